@@ -1,0 +1,84 @@
+//! Ports, paths and bodies of the runtime's two HTTP listeners.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::memory::MemoryPlan;
+
+/// The OpenAI-compatible API.
+pub const API_PORT: u16 = 8000;
+/// Name of the API port in pods and services.
+pub const API_PORT_NAME: &str = "http";
+/// Health, progress, metrics, drain. Also the operator's own port.
+pub const ADMIN_PORT: u16 = 8001;
+/// Name of the admin port in pods.
+pub const ADMIN_PORT_NAME: &str = "admin";
+
+/// Lists the served models.
+pub const MODELS: &str = "/v1/models";
+/// Chat completions.
+pub const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+/// Text completions.
+pub const COMPLETIONS: &str = "/v1/completions";
+
+/// 200 while the process lives.
+pub const HEALTHZ: &str = "/healthz";
+/// 200 once the model is loaded and the self-test has passed, and until draining begins; else 503.
+pub const READYZ: &str = "/readyz";
+/// [`Progress`] of loading.
+pub const PROGRESS: &str = "/progress";
+/// [`RuntimeStatus`].
+pub const STATUS: &str = "/status";
+/// Prometheus text format.
+pub const METRICS: &str = "/metrics";
+/// POST: stops admission, answers when nothing is in flight or the deadline has passed.
+pub const DRAIN: &str = "/drain";
+
+/// What a runtime is doing before, while and after it serves. In this order, never backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Reading configuration and headers.
+    Starting,
+    /// The built-in model is checked on this device.
+    SelfTest,
+    /// Weights are read and packed.
+    Loading,
+    /// A first pass through the model, so that the first request is not the slow one.
+    WarmingUp,
+    /// Requests are served.
+    Ready,
+    /// No new requests; those in flight are finished.
+    Draining,
+}
+
+/// How far loading is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Current phase.
+    pub phase: Phase,
+    /// Bytes of weights loaded so far.
+    pub bytes_done: Bytes,
+    /// Bytes of weights in all; 0 until known.
+    pub bytes_total: Bytes,
+    /// Seconds spent in each phase that has ended, in order.
+    pub seconds: Vec<(Phase, f64)>,
+}
+
+/// Measured bytes, component by component as the plan has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeStatus {
+    /// What the budget was cut into.
+    pub planned: MemoryPlan,
+    /// What was allocated.
+    pub measured: MemoryPlan,
+    /// Whether the device is a simulated one.
+    pub simulated: bool,
+    /// UUIDs of the devices in use; empty on CPU.
+    pub device_uuids: Vec<String>,
+    /// Requests being served.
+    pub running: u64,
+    /// Requests waiting.
+    pub waiting: u64,
+}
