@@ -17,6 +17,7 @@ pub mod config;
 pub mod device;
 pub mod dtype;
 pub mod exit;
+pub mod fetch;
 pub mod geometry;
 pub mod header;
 pub mod http;

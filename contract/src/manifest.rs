@@ -17,6 +17,27 @@ pub struct ManifestFile {
     pub sha256: String,
 }
 
+/// Name of the manifest beside the files; it is written last, so a volume that has one is complete.
+pub const MANIFEST_FILE: &str = ".llmfleet-manifest.json";
+
+/// What [`MANIFEST_FILE`] holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`digest`] of the files.
+    pub digest: String,
+    /// The files in path order.
+    pub files: Vec<ManifestFile>,
+}
+
+impl Manifest {
+    /// A manifest of these files.
+    #[must_use]
+    pub fn new(mut files: Vec<ManifestFile>) -> Self {
+        files.sort();
+        Self { digest: digest(&files), files }
+    }
+}
+
 /// A path that must not be written below a checkpoint's folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a plain relative path")]
