@@ -1,1 +1,94 @@
-//! Being written.
+//! CPU kernels of the runtime: packed linears, paged attention, norms, rope, and the pool they run on.
+//!
+//! In come plain slices; out come plain slices. Nothing here knows of tensors, files, models or requests.
+//!
+//! Three properties hold for every kernel, and tests pin them:
+//! - A row's result does not depend on which other rows share the call, nor on the number of threads.
+//! - Every instruction set gives the same bits: each kernel is written once over [`lanes::Lanes`], sixteen
+//!   lanes wide, with a fixed order of summation, and only the lane operations differ.
+//! - Packed weights are as large as their source, with the rows rounded up to [`format::TILE`].
+
+mod activations;
+mod attention;
+mod elementwise;
+mod embedding;
+mod exp;
+mod format;
+mod isa;
+mod lanes;
+mod linear;
+mod norm;
+mod pack;
+mod pool;
+mod rope;
+mod shared;
+pub mod threads;
+
+use std::sync::Mutex;
+
+pub use attention::{
+    Attention, BlockTables, CACHE_BLOCK, Heads, KeysValues, KeysValuesMut, TokenTile, token_tiles,
+};
+pub use format::{Format, Packed, TILE};
+pub use isa::Isa;
+pub use pack::{PackError, Source};
+pub use pool::ThreadPool;
+pub use rope::{RopePairs, Rotation};
+
+/// The kernels of one instruction set on one pool, with the scratch that they reuse from call to call.
+///
+/// Several threads may share it, but their calls run one after the other.
+#[derive(Debug)]
+pub struct Kernels {
+    isa: Isa,
+    pool: ThreadPool,
+    activations: Mutex<Vec<activations::Block>>,
+}
+
+impl Kernels {
+    /// Kernels of `isa` on `threads` threads, the caller's among them.
+    #[must_use]
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        Self { isa, pool: ThreadPool::new(threads), activations: Mutex::new(Vec::new()) }
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The pool, for work of the caller's own that is to share these threads.
+    #[must_use]
+    pub fn pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    /// Runs `f` over row ranges that cover `0..n_rows`, in parallel where `work` (about one unit for each
+    /// number touched) pays for waking a thread.
+    fn for_rows(&self, n_rows: usize, work: usize, f: impl Fn(std::ops::Range<usize>) + Sync) {
+        const WORTH_A_THREAD: usize = 16_384;
+        let wanted = if work < WORTH_A_THREAD { 1 } else { self.pool.threads() * 4 };
+        let n_tasks = wanted.min(n_rows);
+        self.pool.par_for(n_tasks, |task| f(share(n_rows, n_tasks, task)));
+    }
+}
+
+/// The `index`-th of `n_parts` nearly equal, contiguous parts of `0..n`.
+fn share(n: usize, n_parts: usize, index: usize) -> std::ops::Range<usize> {
+    n * index / n_parts..n * (index + 1) / n_parts
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn shares_cover_everything_once() {
+        for n in [0, 1, 7, 16, 1000] {
+            for parts in 1..9 {
+                let covered: Vec<usize> =
+                    (0..parts).flat_map(|index| super::share(n, parts, index)).collect();
+                assert_eq!(covered, (0..n).collect::<Vec<_>>(), "{n} in {parts}");
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The portable lanes: plain loops. What they compute is what the others have to compute.
+
+use half::{bf16, f16};
+
+use super::{LANES, Lanes};
+
+/// Plain loops over arrays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar {
+    /// Added to every integer dot product: zero, except in the deliberately wrong kernels.
+    error: i32,
+}
+
+impl Scalar {
+    pub(crate) fn right() -> Self {
+        Self { error: 0 }
+    }
+
+    #[cfg(any(test, feature = "faulty"))]
+    pub(crate) fn wrong() -> Self {
+        Self { error: 3 }
+    }
+}
+
+#[inline(always)]
+fn map<T: Copy, U>(a: [T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+    a.map(f)
+}
+
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|lane| f(a[lane], b[lane]))
+}
+
+#[inline(always)]
+fn halves(from: &[u8; 2 * LANES]) -> [u16; LANES] {
+    std::array::from_fn(|lane| u16::from_le_bytes([from[2 * lane], from[2 * lane + 1]]))
+}
+
+/// The dot products of four bytes, less `bias`, with the four signed bytes of `x`.
+#[inline(always)]
+fn dot(weights: &[u8; 4 * LANES], bias: i32, x: i32, lane: usize) -> i32 {
+    let x = x.to_le_bytes().map(|byte| i32::from(byte as i8));
+    (0..4).map(|byte| (i32::from(weights[4 * lane + byte]) - bias) * x[byte]).sum()
+}
+
+impl Lanes for Scalar {
+    type F32 = [f32; LANES];
+    type I32 = [i32; LANES];
+    type Bytes = [u8; 4 * LANES];
+
+    const ROWS: usize = 1;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [f32; LANES] {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> [f32; LANES] {
+        *from
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: &[u8; 2 * LANES]) -> [f32; LANES] {
+        map(halves(from), |bits| f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: &[u8; 2 * LANES]) -> [f32; LANES] {
+        map(halves(from), |bits| bf16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    fn store(self, value: [f32; LANES], to: &mut [f32; LANES]) {
+        *to = value;
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn fma(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn abs(self, a: [f32; LANES]) -> [f32; LANES] {
+        map(a, f32::abs)
+    }
+
+    #[inline(always)]
+    fn round(self, a: [f32; LANES]) -> [f32; LANES] {
+        map(a, f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    fn exp2(self, a: [f32; LANES]) -> [f32; LANES] {
+        map(a, |power| f32::from_bits(((power as i32 + 127) << 23) as u32))
+    }
+
+    #[inline(always)]
+    fn sum(self, mut a: [f32; LANES]) -> f32 {
+        for distance in [8, 4, 2, 1] {
+            for lane in 0..distance {
+                a[lane] += a[lane + distance];
+            }
+        }
+        a[0]
+    }
+
+    #[inline(always)]
+    fn largest(self, a: [f32; LANES]) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn to_i8(self, a: [f32; LANES]) -> [i8; LANES] {
+        map(a, |value| value.round_ties_even() as i8)
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: [i32; LANES]) -> [f32; LANES] {
+        map(a, |value| value as f32)
+    }
+
+    #[inline(always)]
+    fn bytes(self, from: &[u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        *from
+    }
+
+    #[inline(always)]
+    fn low_nibbles(self, a: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        a.map(|byte| byte & 15)
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, a: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        a.map(|byte| byte >> 4)
+    }
+
+    #[inline(always)]
+    fn zero(self) -> [i32; LANES] {
+        [self.error; LANES]
+    }
+
+    #[inline(always)]
+    fn dot_nibbles(self, sum: [i32; LANES], weights: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
+        std::array::from_fn(|lane| sum[lane] + dot(&weights, 0, x, lane))
+    }
+
+    #[inline(always)]
+    fn zero_biased(self, _x_sum: i32) -> [i32; LANES] {
+        [self.error; LANES]
+    }
+
+    #[inline(always)]
+    fn dot_biased(self, sum: [i32; LANES], weights: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
+        std::array::from_fn(|lane| sum[lane] + dot(&weights, 128, x, lane))
+    }
+}

@@ -1,0 +1,88 @@
+//! The inner loops for quantized weights: exact integer dot products within a block, `f32` across blocks.
+
+use super::Multiply;
+use crate::activations::Block;
+use crate::format::TILE;
+use crate::lanes::{LANES, Lanes};
+
+/// `Σ d_w d_x (q_w · q_x) + m_w d_x Σ q_x`, block after block.
+pub(super) struct Q4_1<'a> {
+    pub(super) x: &'a [Block],
+    pub(super) per_row: usize,
+}
+
+/// `Σ d_w d_x (q_w · q_x)`, block after block.
+pub(super) struct Q8_0<'a> {
+    pub(super) x: &'a [Block],
+    pub(super) per_row: usize,
+}
+
+#[inline(always)]
+fn rows_of<const M: usize>(x: &[Block], per_row: usize, first_row: usize) -> [&[Block]; M] {
+    std::array::from_fn(|row| &x[(first_row + row) * per_row..][..per_row])
+}
+
+#[inline(always)]
+fn group(bytes: &[u8], index: usize) -> &[u8; 4 * LANES] {
+    bytes[index * 4 * LANES..(index + 1) * 4 * LANES].try_into().expect("a group of four columns")
+}
+
+#[inline(always)]
+fn halves(bytes: &[u8], index: usize) -> &[u8; 2 * LANES] {
+    bytes[index * 2 * LANES..(index + 1) * 2 * LANES].try_into().expect("sixteen half floats")
+}
+
+impl<L: Lanes> Multiply<L> for Q4_1<'_> {
+    #[inline(always)]
+    fn rows<const M: usize>(&self, l: L, tile: &[u8], first_row: usize) -> [L::F32; M] {
+        let x = rows_of::<M>(self.x, self.per_row, first_row);
+        let mut sums = [l.splat(0.0); M];
+        let (blocks, _) = tile.as_chunks::<{ 20 * TILE }>();
+        for (index, block) in blocks.iter().enumerate() {
+            let mut dots = [l.zero(); M];
+            for pair in 0..4 {
+                let nibbles = l.bytes(group(&block[4 * TILE..], pair));
+                let (low, high) = (l.low_nibbles(nibbles), l.high_nibbles(nibbles));
+                for row in 0..M {
+                    dots[row] = l.dot_nibbles(dots[row], low, x[row][index].word(pair));
+                    dots[row] = l.dot_nibbles(dots[row], high, x[row][index].word(4 + pair));
+                }
+            }
+            let scales = l.load_f16(halves(block, 0));
+            let minima = l.load_f16(halves(block, 1));
+            for row in 0..M {
+                let scale = l.mul(scales, l.splat(x[row][index].scale));
+                sums[row] = l.fma(l.to_f32(dots[row]), scale, sums[row]);
+                sums[row] = l.fma(minima, l.splat(x[row][index].scaled_sum), sums[row]);
+            }
+        }
+        sums
+    }
+}
+
+impl<L: Lanes> Multiply<L> for Q8_0<'_> {
+    #[inline(always)]
+    fn rows<const M: usize>(&self, l: L, tile: &[u8], first_row: usize) -> [L::F32; M] {
+        let x = rows_of::<M>(self.x, self.per_row, first_row);
+        let mut sums = [l.splat(0.0); M];
+        let (blocks, _) = tile.as_chunks::<{ 34 * TILE }>();
+        for (index, block) in blocks.iter().enumerate() {
+            let mut dots = [l.zero(); M];
+            for row in 0..M {
+                dots[row] = l.zero_biased(x[row][index].sum);
+            }
+            for four in 0..8 {
+                let weights = l.bytes(group(&block[2 * TILE..], four));
+                for row in 0..M {
+                    dots[row] = l.dot_biased(dots[row], weights, x[row][index].word(four));
+                }
+            }
+            let scales = l.load_f16(halves(block, 0));
+            for row in 0..M {
+                let scale = l.mul(scales, l.splat(x[row][index].scale));
+                sums[row] = l.fma(l.to_f32(dots[row]), scale, sums[row]);
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,155 @@
+//! From the rows of a checkpoint to packed tiles. Only bytes move (and Q8_0 gains its bias), so it is lossless.
+
+use crate::format::{BLOCK, Format, Packed, TILE};
+use crate::shared::Shared;
+use crate::{Kernels, share};
+
+/// A weight matrix as the checkpoint stores it: row after row, ggml's blocks or little-endian floats.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// How its numbers are stored.
+    pub format: Format,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub columns: usize,
+    /// `rows` rows of `format.row_bytes(columns)` bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Why a matrix cannot be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// The columns do not fill the format's blocks, or the size is out of range.
+    #[error("{rows} × {columns} is no shape for {format:?}, whose rows are blocks of {block}")]
+    Shape {
+        /// The format.
+        format: Format,
+        /// Output features.
+        rows: usize,
+        /// Input features.
+        columns: usize,
+        /// Columns of a block.
+        block: usize,
+    },
+    /// The bytes given, or the room for the result, are not what the shape needs.
+    #[error("{found} bytes where the shape needs {needed}")]
+    Bytes {
+        /// What there is.
+        found: usize,
+        /// What there should be.
+        needed: usize,
+    },
+}
+
+impl Kernels {
+    /// Packs `source` into `out`, which has exactly [`Format::packed_bytes`], in parallel.
+    ///
+    /// # Errors
+    /// Where the shape does not suit the format, or `source` or `out` is not of the right size.
+    pub fn pack<'a>(&self, source: Source<'_>, out: &'a mut [u8]) -> Result<Packed<'a>, PackError> {
+        let Source { format, rows, columns, bytes } = source;
+        let shape = PackError::Shape { format, rows, columns, block: format.block_columns() };
+        let needed = format.packed_bytes(rows, columns).ok_or(shape)?;
+        let row_bytes = format.row_bytes(columns).ok_or(shape)?;
+        if needed == 0 {
+            return Err(shape);
+        }
+        for (found, needed) in [(bytes.len(), rows * row_bytes), (out.len(), needed)] {
+            if found != needed {
+                return Err(PackError::Bytes { found, needed });
+            }
+        }
+        let n_tiles = rows.div_ceil(TILE);
+        let n_tasks = n_tiles.min(self.pool.threads() * 4);
+        let shared = Shared::new(out);
+        self.pool.par_for(n_tasks, |task| {
+            for tile in share(n_tiles, n_tasks, task) {
+                // SAFETY: each tile is one task's, and tiles do not overlap.
+                let to = unsafe { shared.piece(tile * TILE * row_bytes..(tile + 1) * TILE * row_bytes) };
+                let first = tile * TILE;
+                let last = rows.min(first + TILE);
+                pack_tile(format, &bytes[first * row_bytes..last * row_bytes], row_bytes, to);
+            }
+        });
+        Ok(Packed::new(format, rows, columns, out).expect("the size was checked"))
+    }
+}
+
+/// Packs up to sixteen rows of `row_bytes` each.
+fn pack_tile(format: Format, rows: &[u8], row_bytes: usize, to: &mut [u8]) {
+    to.fill(0);
+    let block_bytes = format.block_bytes();
+    for (block, to) in to.chunks_exact_mut(TILE * block_bytes).enumerate() {
+        for row in 0..TILE {
+            match rows.get(row * row_bytes + block * block_bytes..) {
+                Some(from) if from.len() >= block_bytes => pack_block(format, &from[..block_bytes], row, to),
+                _ if format == Format::Q8_0 => pack_block(format, &[0; 34], row, to),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Puts one row's block in its places in the tile's block.
+fn pack_block(format: Format, from: &[u8], row: usize, to: &mut [u8]) {
+    match format {
+        Format::Q4_1 => {
+            let (minima, quants) = (2 * TILE, 4 * TILE);
+            to[2 * row..][..2].copy_from_slice(&from[..2]);
+            to[minima + 2 * row..][..2].copy_from_slice(&from[2..4]);
+            for group in 0..4 {
+                to[quants + group * 4 * TILE + 4 * row..][..4].copy_from_slice(&from[4 + 4 * group..][..4]);
+            }
+        }
+        Format::Q8_0 => {
+            let quants = 2 * TILE;
+            to[2 * row..][..2].copy_from_slice(&from[..2]);
+            for group in 0..BLOCK / 4 {
+                for byte in 0..4 {
+                    to[quants + group * 4 * TILE + 4 * row + byte] = from[2 + 4 * group + byte] ^ 0x80;
+                }
+            }
+        }
+        Format::F32 | Format::F16 | Format::BF16 => {
+            to[row * from.len()..][..from.len()].copy_from_slice(from);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn floats_become_columns_of_sixteen_rows() {
+        let kernels = Kernels::new(Isa::scalar(), 2);
+        let rows: Vec<u8> = (0..17 * 3).flat_map(|number| (number as f32).to_le_bytes()).collect();
+        let mut out = vec![1; Format::F32.packed_bytes(17, 3).unwrap()];
+        kernels.pack(Source { format: Format::F32, rows: 17, columns: 3, bytes: &rows }, &mut out).unwrap();
+        let at = |index: usize| f32::from_le_bytes(out[4 * index..][..4].try_into().unwrap());
+        for row in 0..17 {
+            for column in 0..3 {
+                let index = row / 16 * 48 + column * 16 + row % 16;
+                assert_eq!(at(index), (row * 3 + column) as f32);
+            }
+        }
+        assert_eq!(at(48 + 1), 0.0, "rows that are not there are zero");
+    }
+
+    #[test]
+    fn unsuitable_shapes_and_sizes_are_refused() {
+        let kernels = Kernels::new(Isa::scalar(), 1);
+        let pack = |format, rows, columns, n_bytes| {
+            let mut out = vec![0; Format::packed_bytes(format, rows, columns).unwrap_or(0)];
+            kernels.pack(Source { format, rows, columns, bytes: &vec![0; n_bytes] }, &mut out).map(|_| ())
+        };
+        assert!(matches!(pack(Format::Q4_1, 16, 33, 16 * 20), Err(PackError::Shape { .. })));
+        assert!(matches!(pack(Format::Q8_0, usize::MAX, 32, 0), Err(PackError::Shape { .. })));
+        assert!(matches!(pack(Format::F32, usize::MAX / 4, 32, 0), Err(PackError::Shape { .. })));
+        assert!(matches!(pack(Format::F32, 0, 32, 0), Err(PackError::Shape { .. })));
+        assert_eq!(pack(Format::Q8_0, 2, 32, 67), Err(PackError::Bytes { found: 67, needed: 68 }));
+        assert_eq!(pack(Format::Q8_0, 2, 32, 68), Ok(()));
+    }
+}
