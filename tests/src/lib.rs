@@ -1,1 +1,15 @@
-//! Being written.
+//! The local cluster (`lab`) and what the behaviour tests share.
+//!
+//! In: this repository, Go, root on Debian 12. Out: a real Kubernetes in namespaces of its own, control planes side by
+//! side for tests, and handles to both. This package knows nothing of how the operator or the runtime decide.
+//!
+//! Errors are `anyhow` throughout: every one of them ends before a person who reads the chain, none is matched on.
+
+pub mod addresses;
+pub mod certs;
+pub mod control_plane;
+pub mod kubeconfig;
+pub mod paths;
+pub mod process;
+pub mod progress;
+pub mod tools;

@@ -1,0 +1,144 @@
+//! Where everything lies: the cache of built tools and the folder of each lab. Pure but for reading the environment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// Unix sockets may have 108 bytes; the longest path below a lab's folder takes 44 of them.
+const LONGEST_LAB_FOLDER: usize = 64;
+/// Inside a lab these are mounts of its own, so that its processes leave nothing in the machine's.
+pub const COVERED: [&str; 2] = ["/run", "/var/log"];
+
+/// The folder that outlives labs and builds.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// `$LLMFLEET_CACHE`, else `~/.cache/llm-fleet`.
+    pub fn from_env() -> Result<Self> {
+        let root = match std::env::var_os("LLMFLEET_CACHE") {
+            Some(root) => std::path::absolute(root)?,
+            None => {
+                PathBuf::from(std::env::var_os("HOME").context("neither LLMFLEET_CACHE nor HOME is set")?)
+                    .join(".cache/llm-fleet")
+            }
+        };
+        Ok(Self { root })
+    }
+
+    /// The cache's own folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The built tools of all Go modules.
+    pub fn tools(&self) -> PathBuf {
+        self.root.join("tools")
+    }
+
+    /// The folder of the lab `name`.
+    pub fn lab(&self, name: &str) -> Result<LabPaths> {
+        LabPaths::new(&self.root.join("labs"), name)
+    }
+}
+
+/// The folder of one lab.
+#[derive(Clone, Debug)]
+pub struct LabPaths {
+    name: String,
+    root: PathBuf,
+    lock: PathBuf,
+}
+
+impl LabPaths {
+    fn new(labs: &Path, name: &str) -> Result<Self> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        ensure!(
+            !name.is_empty() && name.len() <= 20 && name.chars().all(plain),
+            "a lab's name has 1 to 20 lower-case letters, digits and dashes, unlike {name:?}"
+        );
+        let root = labs.join(name);
+        ensure!(
+            root.as_os_str().len() <= LONGEST_LAB_FOLDER,
+            "{} is longer than {LONGEST_LAB_FOLDER} bytes, too long for the sockets in it: set LLMFLEET_CACHE to a shorter path",
+            root.display()
+        );
+        ensure!(
+            !COVERED.iter().any(|covered| root.starts_with(covered)),
+            "{} lies under one of {COVERED:?}, which a lab covers by mounts of its own: set LLMFLEET_CACHE to another path",
+            root.display()
+        );
+        Ok(Self { name: name.to_owned(), lock: labs.join(format!("{name}.lock")), root })
+    }
+
+    /// The lab's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The lab's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Held while a lab is brought up or down; outside its folder, which `down` removes.
+    pub fn lock(&self) -> &Path {
+        &self.lock
+    }
+
+    /// Something in the lab's folder.
+    pub fn join(&self, what: impl AsRef<Path>) -> PathBuf {
+        self.root.join(what)
+    }
+
+    /// The supervisor's socket: who answers on it is the lab.
+    pub fn supervisor_socket(&self) -> PathBuf {
+        self.join("supervisor.sock")
+    }
+
+    /// The log of one process.
+    pub fn log(&self, process: &str) -> PathBuf {
+        self.join("log").join(format!("{process}.log"))
+    }
+
+    /// Certificates and keys.
+    pub fn pki(&self) -> PathBuf {
+        self.join("pki")
+    }
+
+    /// The administrator's kubeconfig for the machine outside.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.join("kubeconfig")
+    }
+
+    /// The kubeconfig of `user` inside the lab's network.
+    pub fn inside_kubeconfig(&self, user: &str) -> PathBuf {
+        self.join("config").join(format!("{user}.kubeconfig"))
+    }
+
+    /// The cgroup below which all pods of the lab run, in every hierarchy.
+    pub fn cgroup(&self) -> String {
+        format!("llmfleet-{}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_the_folder_are_refused() {
+        for name in ["", "..", "a/b", "A", "a name", &"a".repeat(21)] {
+            assert!(LabPaths::new(Path::new("/c/labs"), name).is_err(), "{name:?}");
+        }
+        assert_eq!(LabPaths::new(Path::new("/c/labs"), "b-2").unwrap().root(), Path::new("/c/labs/b-2"));
+    }
+
+    #[test]
+    fn folders_where_a_lab_could_not_work_are_refused() {
+        assert!(LabPaths::new(Path::new("/run/c/labs"), "a").is_err());
+        assert!(LabPaths::new(&Path::new("/").join("c".repeat(70)), "a").is_err());
+    }
+}
