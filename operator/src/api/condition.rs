@@ -1,0 +1,127 @@
+//! Conditions: what is true of an object, since when, and why.
+//!
+//! In: findings with a reason each. Out: a list ordered by type whose transition times move only when a status
+//! does. It must not know which conditions there are.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Longest message, in bytes: what fits on a screen, and keeps a status small.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// Whether something holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Not known yet.
+    #[default]
+    Unknown,
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// One thing that is known of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 64))]
+    pub type_: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Generation of the spec that this was found for.
+    pub observed_generation: i64,
+    /// When the status last changed.
+    pub last_transition_time: Time,
+    /// Why, as one CamelCase word of a closed set.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Why, in words for a person; what to do about it where something can be done.
+    #[schemars(length(max = 4096))]
+    pub message: String,
+}
+
+/// What was found, before it is known since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub type_: &'static str,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// One word of a closed set.
+    pub reason: &'static str,
+    /// For a person.
+    pub message: String,
+}
+
+/// Joins findings with what stood in the status before: a transition time is kept while the status is the same.
+#[must_use]
+pub fn conditions(
+    old: &[Condition],
+    findings: Vec<Finding>,
+    observed_generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let join = |finding: Finding| {
+        let Finding { type_, status, reason, mut message } = finding;
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        let same = old.iter().find(|c| c.type_ == type_ && c.status == status);
+        Condition {
+            type_: type_.to_owned(),
+            status,
+            observed_generation,
+            last_transition_time: same.map_or(Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
+            reason: reason.to_owned(),
+            message,
+        }
+    };
+    findings.into_iter().map(join).collect()
+}
+
+/// The API keeps whole seconds; a fraction would make what is read back differ from what was written.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// The condition of a type, if it is there.
+#[must_use]
+pub fn find<'a>(all: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    all.iter().find(|c| c.type_ == type_)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(status: ConditionStatus, message: &str) -> Vec<Finding> {
+        vec![Finding { type_: "Ready", status, reason: "Because", message: message.into() }]
+    }
+
+    #[test]
+    fn the_time_moves_with_the_status_only() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = conditions(&[], finding(ConditionStatus::False, "a"), 1, at(10));
+        let second = conditions(&first, finding(ConditionStatus::False, "b"), 2, at(20));
+        assert_eq!(second[0].last_transition_time, first[0].last_transition_time);
+        assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("b", 2));
+        let third = conditions(&second, finding(ConditionStatus::True, "b"), 2, at(30));
+        assert_eq!(third[0].last_transition_time, Time(at(30)));
+    }
+
+    #[test]
+    fn messages_are_cut_at_a_character() {
+        let long = "é".repeat(MAX_MESSAGE);
+        let cut = conditions(&[], finding(ConditionStatus::True, &long), 1, Timestamp::UNIX_EPOCH);
+        assert!(cut[0].message.len() <= MAX_MESSAGE && long.starts_with(&cut[0].message));
+    }
+}
