@@ -3,52 +3,39 @@
 //! In: findings with a reason each. Out: a list ordered by type whose transition times move only when a status
 //! does. It must not know which conditions there are.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 /// Longest message, in bytes: what fits on a screen, and keeps a status small.
 pub const MAX_MESSAGE: usize = 4096;
 
 /// Whether something holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionStatus {
     /// It holds.
     True,
     /// It does not.
     False,
     /// Not known yet.
-    #[default]
     Unknown,
+}
+
+impl ConditionStatus {
+    /// As the API spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
 }
 
 impl From<bool> for ConditionStatus {
     fn from(holds: bool) -> Self {
         if holds { Self::True } else { Self::False }
     }
-}
-
-/// One thing that is known of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// What it is about.
-    #[serde(rename = "type")]
-    #[schemars(length(max = 64))]
-    pub type_: String,
-    /// Whether it holds.
-    pub status: ConditionStatus,
-    /// Generation of the spec that this was found for.
-    pub observed_generation: i64,
-    /// When the status last changed.
-    pub last_transition_time: Time,
-    /// Why, as one CamelCase word of a closed set.
-    #[schemars(length(max = 64))]
-    pub reason: String,
-    /// Why, in words for a person; what to do about it where something can be done.
-    #[schemars(length(max = 4096))]
-    pub message: String,
 }
 
 /// What was found, before it is known since when.
@@ -75,11 +62,11 @@ pub fn conditions(
     let join = |finding: Finding| {
         let Finding { type_, status, reason, mut message } = finding;
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
-        let same = old.iter().find(|c| c.type_ == type_ && c.status == status);
+        let same = old.iter().find(|c| c.type_ == type_ && c.status == status.name());
         Condition {
             type_: type_.to_owned(),
-            status,
-            observed_generation,
+            status: status.name().to_owned(),
+            observed_generation: Some(observed_generation),
             last_transition_time: same.map_or(Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
             reason: reason.to_owned(),
             message,
@@ -113,7 +100,7 @@ mod tests {
         let first = conditions(&[], finding(ConditionStatus::False, "a"), 1, at(10));
         let second = conditions(&first, finding(ConditionStatus::False, "b"), 2, at(20));
         assert_eq!(second[0].last_transition_time, first[0].last_transition_time);
-        assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("b", 2));
+        assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("b", Some(2)));
         let third = conditions(&second, finding(ConditionStatus::True, "b"), 2, at(30));
         assert_eq!(third[0].last_transition_time, Time(at(30)));
     }

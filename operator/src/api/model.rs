@@ -3,11 +3,11 @@
 //! In: nothing. Out: the kind with its schema. It must not know who serves the weights.
 
 use contract::inspect::Inspection;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::condition::Condition;
 use super::shared::{Progress, Source, VolumeSpec};
 
 /// What weights, from where. All of it is immutable: other weights are another LlmModel.

@@ -1,10 +1,10 @@
 //! What is true of it.
 
 use contract::{Bytes, KvDType, MemoryPlan};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::condition::Condition;
 use crate::api::shared::Progress;
 
 /// What is true of a deployment.
