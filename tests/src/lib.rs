@@ -8,8 +8,15 @@
 pub mod addresses;
 pub mod certs;
 pub mod control_plane;
+pub mod discovery;
+pub mod forward;
+pub mod image;
 pub mod kubeconfig;
+pub mod lab;
+pub mod packages;
 pub mod paths;
 pub mod process;
 pub mod progress;
+pub mod provisioner;
+pub mod supervisor;
 pub mod tools;

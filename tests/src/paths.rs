@@ -53,6 +53,9 @@ pub struct LabPaths {
 }
 
 impl LabPaths {
+    /// The supervisor's socket in the lab's folder.
+    pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
+
     fn new(labs: &Path, name: &str) -> Result<Self> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(
@@ -95,7 +98,7 @@ impl LabPaths {
 
     /// The supervisor's socket: who answers on it is the lab.
     pub fn supervisor_socket(&self) -> PathBuf {
-        self.join("supervisor.sock")
+        self.join(Self::SUPERVISOR_SOCKET)
     }
 
     /// The log of one process.

@@ -107,6 +107,8 @@ pub fn controller_manager(plan: &Plan, kubeconfig: &Path, health: Option<SocketA
         path("cluster-signing-cert-file", &plan.pki.authority()),
         path("cluster-signing-key-file", &plan.pki.key("ca")),
         flag("use-service-account-credentials", "true"),
+        // It makes this folder, on the machine if it is not told otherwise.
+        path("flex-volume-plugin-dir", &plan.folder.join("volume-plugins")),
         flag("allocate-node-cidrs", "true"),
         flag("cluster-cidr", POD_CIDR),
         flag("service-cluster-ip-range", SERVICE_CIDR),

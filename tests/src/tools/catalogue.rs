@@ -56,6 +56,7 @@ pub const MODULES: &[Module] = &[
             tool("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", 10),
         ],
     },
+    Module { name: "device-plugin", ldflags: STRIPPED, tools: &[tool("device-plugin", ".", 20)] },
     Module {
         name: "coredns",
         ldflags: STRIPPED,
