@@ -1,0 +1,202 @@
+//! Llama 2 and 3 and what copies them (SmolLM2, Yi, DeepSeek LLM): pre-norm layers of rotary grouped attention
+//! and SwiGLU. Reference: `transformers`, `models/llama/modeling_llama.py`; GGUF: llama.cpp, `src/models/llama.cpp`.
+
+mod names;
+mod settings;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use contract::geometry::AttentionKind;
+use kernels::{Heads, Kernels, TokenTile, token_tiles};
+
+use super::{LoadRequest, Loaded, ModelError};
+use crate::model::cache::{Cache, CacheGroup, CacheSpec, PagedGroup};
+use crate::model::part::attention::SelfAttention;
+use crate::model::part::buffers::{Buffers, Views, Widths};
+use crate::model::part::embedding::{Vocabulary, select};
+use crate::model::part::linear::Linear;
+use crate::model::part::mlp::Mlp;
+use crate::model::part::norm::RmsNorm;
+use crate::model::part::rope::{Angles, Rope};
+use crate::model::part::{Context, linear::PackedWeight};
+use crate::model::step::{Limits, StepInput};
+use crate::model::{ForwardError, Model};
+use crate::weights::{LoadError, Loader};
+use names::Names;
+use settings::Settings;
+
+struct Llama {
+    kernels: Arc<Kernels>,
+    limits: Limits,
+    spec: CacheSpec,
+    rope: Rope,
+    vocabulary: Vocabulary,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    buffers: Buffers,
+    angles: Angles,
+    tiles: Vec<TokenTile>,
+}
+
+struct Layer {
+    attention_norm: RmsNorm,
+    attention: SelfAttention,
+    mlp_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+/// Loads a llama.
+pub(super) fn load(
+    request: &LoadRequest<'_>,
+    kernels: Arc<Kernels>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Loaded, ModelError> {
+    let geometry = request.geometry;
+    let [group] = geometry.layers.as_slice() else {
+        return Err(setting("the layers", "of several kinds", "one kind of layer"));
+    };
+    let AttentionKind::Full = group.attention;
+    let heads = Heads {
+        heads: geometry.heads as usize,
+        kv_heads: group.kv_heads as usize,
+        head_dim: group.head_dim as usize,
+    };
+    if !heads.supported() {
+        return Err(setting("the head size", &group.head_dim.to_string(), "multiples of 16 up to 256"));
+    }
+    let widths = Widths {
+        tokens: request.step_tokens,
+        rows: request.logit_rows,
+        hidden: geometry.hidden as usize,
+        heads,
+        ffn: geometry.ffn as usize,
+        vocabulary: geometry.vocab as usize,
+    };
+    let names = Names::of(request.description);
+    let mut loader = Loader::new(request.tensors, &kernels, request.device, progress);
+    let settings = Settings::read(request.description, heads.head_dim, &mut loader)?;
+    let vocabulary = load_vocabulary(&mut loader, &names, widths)?;
+    let norm = load_norm(&mut loader, &names.norm(), widths, &settings)?;
+    let layers = (0..group.count as usize)
+        .map(|index| load_layer(&mut loader, &names, index, widths, &settings))
+        .collect::<Result<Vec<_>, _>>()?;
+    let weights = loader.finish(names::ignored)?;
+    let buffers = Buffers::new(widths, &kernels)?;
+    let activations = buffers.bytes();
+    let paged = PagedGroup { layers: layers.len(), kv_heads: heads.kv_heads, head_dim: heads.head_dim };
+    let limits = Limits {
+        tokens: widths.tokens,
+        logits: widths.rows,
+        vocabulary: widths.vocabulary,
+        positions: geometry.context_length as usize,
+    };
+    let model = Llama {
+        kernels,
+        limits,
+        spec: CacheSpec { groups: vec![CacheGroup::Paged(paged)] },
+        rope: settings.rope,
+        vocabulary,
+        layers,
+        norm,
+        buffers,
+        angles: Angles::with_capacity(widths.tokens, heads.head_dim),
+        tiles: Vec::with_capacity(widths.tokens),
+    };
+    Ok(Loaded { model: Box::new(model), weights, activations })
+}
+
+fn setting(setting: &str, found: &str, supported: &'static str) -> ModelError {
+    ModelError::Setting { setting: setting.to_owned(), found: found.to_owned(), supported }
+}
+
+/// The output projection is a matrix of its own where there is one, and the embedding otherwise.
+fn load_vocabulary(loader: &mut Loader<'_>, names: &Names, widths: Widths) -> Result<Vocabulary, LoadError> {
+    let Widths { vocabulary, hidden, .. } = widths;
+    let embedding = loader.matrix(&names.embedding(), vocabulary, hidden)?;
+    if loader.has(&names.output()) {
+        let output = Linear::new(vec![loader.matrix(&names.output(), vocabulary, hidden)?]);
+        Ok(Vocabulary::Apart { embedding, output })
+    } else {
+        Ok(Vocabulary::Tied(Linear::new(vec![embedding])))
+    }
+}
+
+fn load_norm(
+    loader: &mut Loader<'_>,
+    name: &str,
+    widths: Widths,
+    settings: &Settings,
+) -> Result<RmsNorm, LoadError> {
+    Ok(RmsNorm { weight: loader.vector(name, widths.hidden)?, epsilon: settings.epsilon })
+}
+
+fn load_layer(
+    loader: &mut Loader<'_>,
+    names: &Names,
+    index: usize,
+    widths: Widths,
+    settings: &Settings,
+) -> Result<Layer, LoadError> {
+    let Widths { hidden, heads, ffn, .. } = widths;
+    let (q, kv) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
+    let names = names.layer(index);
+    let attention_norm = load_norm(loader, &names.attention_norm, widths, settings)?;
+    let mlp_norm = load_norm(loader, &names.mlp_norm, widths, settings)?;
+    let mut stacked = |parts: &[(&str, usize)], columns: usize| -> Result<Linear, LoadError> {
+        let weights: Result<Vec<PackedWeight>, _> =
+            parts.iter().map(|(name, rows)| loader.matrix(name, *rows, columns)).collect();
+        Ok(Linear::new(weights?))
+    };
+    let attention = SelfAttention {
+        heads,
+        qkv: stacked(&[(&names.q, q), (&names.k, kv), (&names.v, kv)], hidden)?,
+        output: stacked(&[(&names.o, hidden)], q)?,
+    };
+    let mlp = Mlp {
+        gate_up: stacked(&[(&names.gate, ffn), (&names.up, ffn)], hidden)?,
+        down: stacked(&[(&names.down, hidden)], ffn)?,
+    };
+    Ok(Layer { attention_norm, attention, mlp_norm, mlp })
+}
+
+impl Model for Llama {
+    fn cache_spec(&self) -> CacheSpec {
+        self.spec.clone()
+    }
+
+    fn forward(&mut self, step: &StepInput, cache: &mut Cache) -> Result<Tensor, ForwardError> {
+        step.check(self.limits, cache)?;
+        self.rope.angles(&step.positions, &mut self.angles);
+        token_tiles(&step.seq_starts, &mut self.tiles);
+        let views = self.buffers.views(step.tokens.len(), step.logits_at.len())?;
+        let context = Context { kernels: &self.kernels, step, tiles: &self.tiles, angles: &self.angles };
+        self.vocabulary.embed(&context, &views.hidden)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(&context, &self.rope, cache.arena(0, index), &views)?;
+        }
+        if !step.logits_at.is_empty() {
+            select(&context, &views.hidden, &views.selected)?;
+            self.norm.forward(&context, &views.selected, &views.selected_normed)?;
+            self.vocabulary.logits(&context, &views.selected_normed, &views.logits)?;
+        }
+        Ok(views.logits)
+    }
+}
+
+impl Layer {
+    fn forward(
+        &self,
+        context: &Context<'_>,
+        rope: &Rope,
+        arena: &Tensor,
+        views: &Views,
+    ) -> candle_core::Result<()> {
+        self.attention_norm.forward(context, &views.hidden, &views.normed)?;
+        self.attention.forward(context, rope, (arena, &context.step.groups[0]), views)?;
+        context.add(&views.hidden, &views.normed)?;
+        self.mlp_norm.forward(context, &views.hidden, &views.normed)?;
+        self.mlp.forward(context, views)?;
+        context.add(&views.hidden, &views.normed)
+    }
+}

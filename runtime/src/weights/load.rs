@@ -1,0 +1,186 @@
+//! Takes tensors by name and shape, packs or widens them, counts the bytes, and knows which nobody asked for.
+
+use std::collections::BTreeSet;
+
+use contract::Bytes;
+use contract::DType;
+use contract::device::DeviceClass;
+use contract::resident::{ResidentError, resident};
+use kernels::{Format, Kernels, PackError, Source};
+
+use super::{Tensors, widen::widen};
+use crate::model::part::linear::PackedWeight;
+
+/// Rows that are unpacked at a time; a multiple of the packed tile.
+const WIDENED_ROWS: usize = 1024;
+
+/// Why a tensor cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is not in the checkpoint.
+    #[error("tensor {0:?} is missing")]
+    Missing(String),
+    /// It has another shape than the model's geometry asks for.
+    #[error("tensor {name:?} has shape {found:?} where the model needs {needed:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// As in the checkpoint.
+        found: Vec<u64>,
+        /// As in the geometry.
+        needed: Vec<u64>,
+    },
+    /// Its type cannot be kept without loss.
+    #[error("tensor {name:?} cannot be kept in memory")]
+    Resident {
+        /// The tensor.
+        name: String,
+        /// Why.
+        #[source]
+        source: ResidentError,
+    },
+    /// Its shape does not suit its type.
+    #[error("tensor {name:?} cannot be packed")]
+    Pack {
+        /// The tensor.
+        name: String,
+        /// Why.
+        #[source]
+        source: PackError,
+    },
+    /// It contains a number that no model has.
+    #[error("tensor {0:?} contains a number that is not finite")]
+    NotFinite(String),
+    /// It would be ignored, and the answers would be wrong.
+    #[error("tensor {0:?} is not part of a model of this family, as far as we know it")]
+    Unknown(String),
+    /// The tensor library refused.
+    #[error("tensor {name:?} cannot be unpacked")]
+    Widen {
+        /// The tensor.
+        name: String,
+        /// Why.
+        #[source]
+        source: candle_core::Error,
+    },
+}
+
+/// Loads tensors and keeps count.
+pub struct Loader<'a> {
+    tensors: &'a Tensors,
+    kernels: &'a Kernels,
+    device: DeviceClass,
+    progress: &'a mut dyn FnMut(u64),
+    taken: BTreeSet<&'a str>,
+    resident: u64,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader that calls `progress` with the bytes of each tensor as it is done.
+    pub fn new(
+        tensors: &'a Tensors,
+        kernels: &'a Kernels,
+        device: DeviceClass,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        Self { tensors, kernels, device, progress, taken: BTreeSet::new(), resident: 0 }
+    }
+
+    /// Whether the checkpoint has this tensor.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some()
+    }
+
+    /// Bytes that the tensors loaded so far take in memory.
+    #[must_use]
+    pub fn resident(&self) -> Bytes {
+        Bytes(self.resident)
+    }
+
+    /// Loads the matrix `name` with exactly this shape.
+    ///
+    /// # Errors
+    /// Where it is missing, has another shape, or a type or shape without a lossless form.
+    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedWeight, LoadError> {
+        let shape = [rows as u64, columns as u64];
+        let (dtype, source) = self.take(name, &shape)?;
+        let unsuitable = |source| LoadError::Resident { name: name.to_owned(), source };
+        let kept = resident(dtype, &shape, self.device).map_err(unsuitable)?;
+        let format = format(kept.dtype).ok_or_else(|| unsuitable(ResidentError::Unsupported(kept.dtype)))?;
+        let mut bytes = vec![0; kept.bytes.0 as usize];
+        let pack = |source: Source<'_>, out: &mut [u8]| {
+            let packed = self.kernels.pack(source, out).map(|_| ());
+            packed.map_err(|source| LoadError::Pack { name: name.to_owned(), source })
+        };
+        if kept.dtype == dtype {
+            pack(Source { format, rows, columns, bytes: source }, &mut bytes)?;
+        } else {
+            let row_bytes = source.len() / rows;
+            let packed_rows = bytes.chunks_mut(WIDENED_ROWS * columns * size_of::<f32>());
+            for (source, out) in source.chunks(WIDENED_ROWS * row_bytes).zip(packed_rows) {
+                let wide: Vec<u8> =
+                    self.widened(name, dtype, source)?.into_iter().flat_map(f32::to_le_bytes).collect();
+                let rows = source.len() / row_bytes;
+                pack(Source { format, rows, columns, bytes: &wide }, out)?;
+            }
+        }
+        self.resident += kept.bytes.0;
+        (self.progress)(source.len() as u64);
+        Ok(PackedWeight { format, rows, columns, bytes })
+    }
+
+    /// Loads the vector `name` with exactly this length, as `f32`.
+    ///
+    /// # Errors
+    /// Where it is missing, has another shape, or contains what is no number.
+    pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, LoadError> {
+        let (dtype, source) = self.take(name, &[length as u64])?;
+        let numbers = self.widened(name, dtype, source)?;
+        if numbers.iter().any(|number| !number.is_finite()) {
+            return Err(LoadError::NotFinite(name.to_owned()));
+        }
+        self.resident += size_of_val(numbers.as_slice()) as u64;
+        (self.progress)(source.len() as u64);
+        Ok(numbers)
+    }
+
+    /// Checks that every tensor was loaded, but for those that `ignored` says may stay.
+    ///
+    /// # Errors
+    /// Names the first that would silently be left out.
+    pub fn finish(self, ignored: impl Fn(&str) -> bool) -> Result<Bytes, LoadError> {
+        match self.tensors.names().find(|name| !self.taken.contains(name) && !ignored(name)) {
+            Some(name) => Err(LoadError::Unknown(name.to_owned())),
+            None => Ok(Bytes(self.resident)),
+        }
+    }
+
+    fn take(&mut self, name: &str, shape: &[u64]) -> Result<(DType, &'a [u8]), LoadError> {
+        let (info, bytes) = self.tensors.get(name).ok_or_else(|| LoadError::Missing(name.to_owned()))?;
+        if info.shape != shape {
+            let (found, needed) = (info.shape.clone(), shape.to_vec());
+            return Err(LoadError::Shape { name: name.to_owned(), found, needed });
+        }
+        self.taken.insert(&info.name);
+        Ok((info.dtype, bytes))
+    }
+
+    fn widened(&self, name: &str, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
+        let wide =
+            widen(dtype, bytes).map_err(|source| LoadError::Widen { name: name.to_owned(), source })?;
+        let source = ResidentError::Unsupported(dtype);
+        wide.ok_or_else(|| LoadError::Resident { name: name.to_owned(), source })
+    }
+}
+
+fn format(dtype: DType) -> Option<Format> {
+    Some(match dtype {
+        DType::Q4_1 => Format::Q4_1,
+        DType::Q8_0 => Format::Q8_0,
+        DType::F32 => Format::F32,
+        DType::F16 => Format::F16,
+        DType::BF16 => Format::BF16,
+        _ => return None,
+    })
+}
