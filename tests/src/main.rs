@@ -30,8 +30,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subcommands {
-    /// Build all tools and keep them in the cache.
-    Tools,
+    /// Build all tools, or those named, and keep them in the cache; prints the paths of those named.
+    Tools {
+        /// Names such as `helm`.
+        names: Vec<String>,
+    },
     /// Start the lab, or heal it, or check that it runs.
     Up(Choices),
     /// Stop the lab and remove everything of it.
@@ -127,7 +130,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let name = &arguments.name;
     match arguments.command {
-        Subcommands::Tools => Tools::locate(&Cache::from_env()?)?.ensure_all().await?,
+        Subcommands::Tools { names } => build_tools(&names).await?,
         Subcommands::Up(choices) => {
             let lab = up::up(&options(name, choices)?).await?;
             println!("\n{}", status::describe(&lab)?);
@@ -162,6 +165,18 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Subcommands::Enter { .. } | Subcommands::Supervise { .. } => bail!("handled before"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn build_tools(names: &[String]) -> Result<()> {
+    let tools = Tools::locate(&Cache::from_env()?)?;
+    if names.is_empty() {
+        return tools.ensure_all().await;
+    }
+    tools.ensure(&names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    for name in names {
+        println!("{}", tools.path(name).display());
+    }
+    Ok(())
 }
 
 fn options(name: &str, choices: Choices) -> Result<Options> {
