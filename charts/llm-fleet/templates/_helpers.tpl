@@ -1,0 +1,64 @@
+{{- define "llm-fleet.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the Deployment selects by; never changes for a release. */ -}}
+{{- define "llm-fleet.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "llm-fleet.labels" -}}
+{{ include "llm-fleet.selectorLabels" . }}
+app.kubernetes.io/part-of: llm-fleet
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "llm-fleet.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "llm-fleet.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Reference of an image: (dict "root" $ "image" .Values.image). */ -}}
+{{- define "llm-fleet.image" -}}
+{{- $name := .image.repository -}}
+{{- with .root.Values.imageRegistry -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .) $name -}}
+{{- end -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* "true" where Prometheus's operator is there and wanted. */ -}}
+{{- define "llm-fleet.monitors" -}}
+{{- if and .Values.metrics.monitors (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/ServiceMonitor") (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* Annotation by which a metrics endpoint is found where there are no monitors. */ -}}
+{{- define "llm-fleet.scrapeAnnotations" -}}
+{{- if not (include "llm-fleet.monitors" .) -}}
+prometheus.io/scrape: "true"
+prometheus.io/port: "8001"
+prometheus.io/path: /metrics
+{{- end -}}
+{{- end -}}

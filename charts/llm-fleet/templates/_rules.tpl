@@ -1,0 +1,39 @@
+{{- /* Reads of the whole cluster: placement counts what strangers' pods request too. */ -}}
+{{- define "llm-fleet.fleetRules" -}}
+- apiGroups: [""]
+  resources: [nodes, pods, persistentvolumes]
+  verbs: [get, list, watch]
+- apiGroups: [node.k8s.io]
+  resources: [runtimeclasses]
+  verbs: [get, list, watch]
+{{- end -}}
+
+{{- /* Rights in the namespaces that are served: exactly the calls that the operator makes. */ -}}
+{{- define "llm-fleet.servedRules" -}}
+- apiGroups: [llmfleet.dev]
+  resources: [llmdeployments]
+  verbs: [get, list, watch, patch, update]
+- apiGroups: [llmfleet.dev]
+  resources: [llmmodels]
+  verbs: [get, list, watch, create, patch, update, delete]
+- apiGroups: [llmfleet.dev]
+  resources: [llmdeployments/status, llmmodels/status]
+  verbs: [patch]
+# Owner references that block deletion need the right to set finalizers.
+- apiGroups: [llmfleet.dev]
+  resources: [llmdeployments/finalizers, llmmodels/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods, configmaps, services, persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+# The one line in which a job reports a model's geometry.
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
