@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Renders the charts into deploy/rendered: what a change of the charts means for a cluster shows in the diff.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=deploy/rendered
+# What Helm would ask a cluster for.
+cluster=(--namespace llm-fleet-system --kube-version 1.36.3)
+monitoring=(--api-versions monitoring.coreos.com/v1/ServiceMonitor --api-versions monitoring.coreos.com/v1/PodMonitor)
+
+mkdir -p "$out"
+find "$out" -name '*.yaml' -delete
+"${HELM:?}" template llm-fleet charts/llm-fleet "${cluster[@]}" >"$out/llm-fleet.yaml"
+"${HELM:?}" template llm-fleet charts/llm-fleet "${cluster[@]}" "${monitoring[@]}" \
+    --values charts/llm-fleet/ci/full-values.yaml >"$out/llm-fleet-full.yaml"
