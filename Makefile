@@ -1,0 +1,60 @@
+# Thin: each target is one command, or a script in deploy/. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export LLMFLEET_CACHE ?= $(HOME)/.cache/llm-fleet
+
+# The lab's program, which also builds the Go tools that it needs.
+LAB := cargo run --quiet --locked --package e2e --bin lab --
+# Helm of the lab's tools, built at the first use.
+HELM_PATH = $$($(LAB) tools helm)
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup model images ## From nothing to a model that answers, on a cluster of its own (DEMO_EXIT=1: tear down, report)
+	@$(LAB) demo
+
+.PHONY: check
+check: setup ## Format, lints, licences, generated files, documentation, tidiness
+	@deploy/check.sh
+
+.PHONY: test
+test: setup model images ## Every test, with real components; the last line counts them
+	@deploy/test.sh
+
+.PHONY: setup
+setup: ## Install the Debian packages that are missing
+	@deploy/setup.sh
+
+.PHONY: images
+images: ## Both images, into target/images
+	@deploy/images.sh
+
+.PHONY: model
+model: ## Fetch the model of demo and tests into the cache
+	@deploy/model.sh
+
+.PHONY: crds
+crds: ## Generate crds/ and the chart that carries them
+	@deploy/crds.sh
+
+.PHONY: chart
+chart: ## Render the chart into deploy/rendered
+	@HELM=$(HELM_PATH) deploy/render.sh
+
+.PHONY: tools
+tools: ## Build the lab's Go programs into the cache
+	@$(LAB) tools
+
+.PHONY: lab-up
+lab-up: setup ## Start a real Kubernetes on this machine, in a network of its own
+	@$(LAB) up
+
+.PHONY: lab-down
+lab-down: ## Stop it and leave nothing behind
+	@$(LAB) down
