@@ -3,12 +3,10 @@
 set -euo pipefail
 
 # A program or file that a package brings, and the package. What another package brought will do as well.
+# What a node of the lab needs, the lab installs itself.
 readonly NEEDED=(
-    cc:gcc g++:g++ make:make git:git curl:curl # builds
+    cc:gcc c++:g++ make:make git:git # builds
     /etc/ssl/certs/ca-certificates.crt:ca-certificates buildah:buildah # images
-    containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins # node
-    ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack socat:socat mkfs.ext4:e2fsprogs mount:mount
-    busybox:busybox-static prometheus:prometheus
 )
 
 # Tools of the administrator are not in everyone's path.
