@@ -6,11 +6,14 @@
 //! Errors are `anyhow` throughout: every one of them ends before a person who reads the chain, none is matched on.
 
 pub mod addresses;
+pub mod bench;
 pub mod certs;
 pub mod control_plane;
+pub mod demo;
 pub mod discovery;
 pub mod forward;
 pub mod image;
+pub mod install;
 pub mod kubeconfig;
 pub mod lab;
 pub mod packages;

@@ -35,6 +35,8 @@ enum Subcommands {
         /// Names such as `helm`.
         names: Vec<String>,
     },
+    /// From nothing to a model that answers; DEMO_CLUSTER and DEMO_EXIT are read from the environment.
+    Demo,
     /// Start the lab, or heal it, or check that it runs.
     Up(Choices),
     /// Stop the lab and remove everything of it.
@@ -136,6 +138,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             println!("\n{}", status::describe(&lab)?);
             println!("export KUBECONFIG={}", lab.kubeconfig().display());
         }
+        Subcommands::Demo => e2e::demo::run(std::env::current_exe()?).await?,
         Subcommands::Down => down::down(&Cache::from_env()?.lab(name)?).await?,
         Subcommands::Status => print!("{}", status::describe(&Lab::open(name)?)?),
         Subcommands::LoadImage { files } => {

@@ -1,0 +1,156 @@
+//! What the demo does to a cluster, step by step, with the programs that a user has.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::cluster::Cluster;
+use super::prometheus::{self, Figure};
+use crate::image::Image;
+use crate::install::{self, Archive, REGISTRY, repository};
+use crate::paths::Cache;
+use crate::process::{output, wait_for};
+use crate::tools::Tools;
+
+/// File of the model in the cache and on the demo's web server.
+const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// The web server's image; the manifest names it too.
+const SOURCE_IMAGE: &str = "localhost/llm-fleet/model-source:demo";
+/// kubectl's patience.
+const PATIENCE: &str = "120s";
+
+/// All that the demo brings.
+#[derive(Debug)]
+pub(super) struct Images {
+    pub(super) ours: Vec<Archive>,
+    source: Archive,
+}
+
+/// Finds our images and packs the model into a web server's.
+pub(super) fn images(cache: &Cache) -> Result<Images> {
+    let ours = install::archives()?;
+    let model = cache.root().join("models").join(MODEL);
+    ensure!(model.is_file(), "{} is missing: run `make model`", model.display());
+    let file = repository().join("target/images/model-source.tar");
+    let source = Image {
+        name: SOURCE_IMAGE.to_owned(),
+        files: vec![("/bin/busybox".into(), "/bin/busybox".to_owned()), (model, format!("/models/{MODEL}"))],
+        links: Vec::new(),
+        entrypoint: ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/models"]
+            .map(str::to_owned)
+            .to_vec(),
+    };
+    if !file.is_file() {
+        source.write(&file)?;
+    }
+    let source = Archive { name: "model-source", reference: SOURCE_IMAGE.to_owned(), file };
+    Ok(Images { ours, source })
+}
+
+/// The names under which the cluster finds the images.
+pub(super) struct Names {
+    registry: String,
+    source: String,
+}
+
+/// Brings all images to the cluster.
+pub(super) fn load(cluster: &Cluster, images: &Images) -> Result<Names> {
+    let mut registry = REGISTRY.to_owned();
+    for image in &images.ours {
+        let loaded = cluster.load_image(&image.file, &image.reference)?;
+        registry = loaded.split("/llm-fleet/").next().context("an image has a registry")?.to_owned();
+    }
+    let source = cluster.load_image(&images.source.file, &images.source.reference)?;
+    Ok(Names { registry, source })
+}
+
+/// The manifest that the user would write. The lab has cards, if simulated ones; a user's test cluster may not.
+pub(super) fn manifest(cluster: &Cluster) -> String {
+    let manifest = include_str!("../../demo/smollm2.yaml");
+    match cluster {
+        Cluster::Lab(_) => manifest.to_owned(),
+        Cluster::Foreign(_) => manifest.replace("class: Nvidia", "class: CPU"),
+    }
+}
+
+/// Programs on this cluster.
+pub(super) struct Commands<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) cluster: &'a Cluster,
+}
+
+impl Commands<'_> {
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(self.tools.path(name));
+        command.env("KUBECONFIG", self.cluster.kubeconfig());
+        command
+    }
+
+    /// Installs both charts.
+    pub(super) fn install(&self, names: &Names) -> Result<()> {
+        let simulated = matches!(self.cluster, Cluster::Lab(_));
+        let values = [format!("imageRegistry={}", names.registry), format!("simulatedDevices={simulated}")];
+        install::charts(|| self.tool("helm"), &values)
+    }
+
+    /// Starts the web server that has the model.
+    pub(super) fn model_source(&self, names: &Names) -> Result<()> {
+        self.apply(&include_str!("../../demo/model-source.yaml").replace(SOURCE_IMAGE, &names.source))?;
+        let namespace = ["--namespace", super::NAMESPACE];
+        let rollout = ["rollout", "status", "deployment/model-source", "--timeout", PATIENCE];
+        output(self.tool("kubectl").args(namespace).args(rollout)).map(drop)
+    }
+
+    /// `kubectl apply`.
+    pub(super) fn apply(&self, manifest: &str) -> Result<()> {
+        let file = std::env::temp_dir().join(format!("llm-fleet-demo-{}.yaml", std::process::id()));
+        std::fs::write(&file, manifest)?;
+        let result = output(self.tool("kubectl").args(["apply", "--filename"]).arg(&file));
+        std::fs::remove_file(&file)?;
+        result.map(drop)
+    }
+}
+
+/// The Prometheus that scrapes the cluster.
+pub(super) struct Metrics {
+    base: String,
+}
+
+impl Metrics {
+    /// The lab's own, or the one that the user names.
+    pub(super) fn find(cluster: &Cluster) -> Result<Self> {
+        match cluster {
+            Cluster::Lab(lab) => Ok(Self { base: lab.prometheus_url() }),
+            Cluster::Foreign(_) => {
+                let base = std::env::var("DEMO_PROMETHEUS");
+                let why = "set DEMO_PROMETHEUS to the URL of the Prometheus that scrapes this cluster";
+                Ok(Self { base: base.context(why)?.trim_end_matches('/').to_owned() })
+            }
+        }
+    }
+
+    pub(super) async fn read(&self, figure: Figure) -> Result<f64> {
+        prometheus::read(&self.base, figure).await
+    }
+
+    /// A whole number of at most 2^53, as Prometheus counts.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+    pub(super) async fn bytes(&self, figure: Figure) -> Result<u64> {
+        let value = self.read(figure).await?;
+        ensure!((0.0..9e15).contains(&value), "{figure:?} is {value}");
+        Ok(value as u64)
+    }
+
+    /// Waits until a scrape has brought at least `least`.
+    pub(super) async fn at_least(&self, figure: Figure, least: u64, limit: Duration) -> Result<u64> {
+        wait_for("a scrape", limit, async || {
+            let value = self.bytes(figure).await?;
+            if value < least {
+                bail!("Prometheus has {value} of {least} so far");
+            }
+            Ok(value)
+        })
+        .await
+    }
+}
