@@ -1,6 +1,27 @@
 //! The operator: observes the cluster, plans on values, applies what the plan says, reports.
+//!
+//! ```text
+//! API server ⇒ cache ⇒ controllers { observe ⇒ plan → build → Desired ⇒ apply ⇒ Applied → status ⇒ patch }
+//! lease      ⇒ leader → Term → fence in `client` (no write is sent outside of one's term)
+//! ```
+//!
+//! `→` is a pure function, `⇒` is I/O.
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod api;
+pub mod apply;
+pub mod args;
+pub mod backoff;
+pub mod cache;
+pub mod client;
+pub mod context;
+pub mod controller;
 pub mod crd;
+pub mod events;
+pub mod leader;
+pub mod metrics;
+pub mod model;
+pub mod run;
+pub mod telemetry;

@@ -1,0 +1,348 @@
+//! The only place that writes objects: server-side apply in a stated order, deletions, status.
+//!
+//! In: [`Desired`] objects with what was observed of them. Out: [`Applied`], which says of each object what happened;
+//! only this module can make one. It must not know why an object exists, only order and ownership.
+//!
+//! # Guarantees
+//! - Nothing is written where what was observed already says what is desired.
+//! - A refusal that a person has to deal with (quota, admission, another field manager) is a value, not an error.
+//! - A deletion names the uid, so that an object of the same name that came later is left alone.
+
+pub mod differ;
+pub mod refusal;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::ApiResource;
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::metrics::Metrics;
+use contract::labels::{FIELD_MANAGER, FIELD_MANAGER_STATUS, FINALIZER};
+pub use refusal::{Refusal, RefusalReason};
+
+/// The order of application: what others refer to comes first, pods come last.
+const ORDER: [&str; 6] = ["LlmModel", "ConfigMap", "PersistentVolumeClaim", "Service", "Job", "Pod"];
+
+/// Whether an object is kept as desired, or only made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upkeep {
+    Converge,
+    CreateOnly,
+}
+
+/// An object that should exist.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    resource: ApiResource,
+    namespace: String,
+    name: String,
+    body: Value,
+    observed: Option<Value>,
+    upkeep: Upkeep,
+}
+
+impl Desired {
+    /// An object that is kept as it is here.
+    pub fn converge<K>(desired: &K, observed: Option<&K>) -> Self
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        Self::new(desired, observed, Upkeep::Converge)
+    }
+
+    /// An object that is made when it is missing and then left alone, since it cannot be changed.
+    pub fn create_only<K>(desired: &K, observed: Option<&K>) -> Self
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        Self::new(desired, observed, Upkeep::CreateOnly)
+    }
+
+    fn new<K>(desired: &K, observed: Option<&K>, upkeep: Upkeep) -> Self
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let body = |object: &K| serde_json::to_value(object).expect("API objects serialize");
+        Self {
+            resource: ApiResource::erase::<K>(&()),
+            namespace: desired.namespace().unwrap_or_default(),
+            name: desired.name_any(),
+            body: body(desired),
+            observed: observed.map(body),
+            upkeep,
+        }
+    }
+
+    /// Kind of the object.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.resource.kind
+    }
+
+    /// Name of the object.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rank(&self) -> usize {
+        ORDER.iter().position(|kind| *kind == self.resource.kind).unwrap_or(ORDER.len())
+    }
+
+    fn settled(&self) -> bool {
+        match (&self.observed, self.upkeep) {
+            (None, _) => false,
+            (Some(_), Upkeep::CreateOnly) => true,
+            (Some(observed), Upkeep::Converge) => differ::contains(observed, &self.body),
+        }
+    }
+}
+
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was as desired.
+    Unchanged,
+    /// It was written.
+    Written,
+    /// It cannot be as desired until somebody does something.
+    Refused(Refusal),
+}
+
+/// What became of all objects, in the order in which they were applied. It ends at the first refusal.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    outcomes: Vec<(String, String, Outcome)>,
+}
+
+impl Applied {
+    /// Kind, name and what became of each object.
+    pub fn outcomes(&self) -> impl Iterator<Item = (&str, &str, &Outcome)> {
+        self.outcomes.iter().map(|(kind, name, outcome)| (kind.as_str(), name.as_str(), outcome))
+    }
+
+    /// The refusal, if there was one, with the kind and name of the object.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(&str, &str, &Refusal)> {
+        self.outcomes().find_map(|(kind, name, outcome)| match outcome {
+            Outcome::Refused(refusal) => Some((kind, name, refusal)),
+            Outcome::Unchanged | Outcome::Written => None,
+        })
+    }
+}
+
+/// A write that may well succeed when it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An object could not be applied.
+    #[error("cannot apply {kind} {name}")]
+    Apply {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// What the API server or the connection says.
+        #[source]
+        source: kube::Error,
+    },
+    /// An object could not be deleted.
+    #[error("cannot delete {kind} {name}")]
+    Delete {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// What the API server or the connection says.
+        #[source]
+        source: kube::Error,
+    },
+    /// A status could not be written.
+    #[error("cannot write the status of {kind} {name}")]
+    Status {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// What the API server or the connection says.
+        #[source]
+        source: kube::Error,
+    },
+    /// A finalizer could not be added or removed.
+    #[error("cannot change the finalizers of {kind} {name}")]
+    Finalizer {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// What the API server or the connection says.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Writes objects and counts the writes.
+#[derive(Clone)]
+pub struct Applier {
+    client: Client,
+    metrics: Metrics,
+}
+
+impl Applier {
+    /// Writes through this client, which refuses when this process does not lead.
+    #[must_use]
+    pub const fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics }
+    }
+
+    /// Applies objects in [`ORDER`] and by name, up to the first refusal.
+    ///
+    /// # Errors
+    /// The first write that failed for a passing reason; what was written before stays.
+    pub async fn apply(&self, mut desired: Vec<Desired>) -> Result<Applied, Error> {
+        desired.sort_by(|a, b| (a.rank(), &a.name).cmp(&(b.rank(), &b.name)));
+        let mut applied = Applied::default();
+        for object in desired {
+            let outcome = if object.settled() { Outcome::Unchanged } else { self.apply_one(&object).await? };
+            let refused = matches!(outcome, Outcome::Refused(_));
+            applied.outcomes.push((object.resource.kind, object.name, outcome));
+            if refused {
+                break;
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn apply_one(&self, object: &Desired) -> Result<Outcome, Error> {
+        let Desired { resource, namespace, name, body, observed: _, upkeep: _ } = object;
+        self.metrics.api_write("apply", &resource.kind);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, resource);
+        match api.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(body)).await {
+            Ok(_) => {
+                tracing::info!(kind = resource.kind, namespace, name, "applied");
+                Ok(Outcome::Written)
+            }
+            Err(source) => match refusal::of(&source) {
+                Some(refusal) => Ok(Outcome::Refused(refusal)),
+                None => Err(Error::Apply { kind: resource.kind.clone(), name: name.clone(), source }),
+            },
+        }
+    }
+
+    /// Deletes this very object, and whatever it owns in the background. An object that is gone, or is another one
+    /// of the same name, is fine.
+    pub async fn delete<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
+        let namespace = object.namespace().unwrap_or_default();
+        if object.meta().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        self.metrics.api_write("delete", &kind);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &namespace, &ApiResource::erase::<K>(&()));
+        let parameters = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match api.delete(&name, &parameters).await {
+            Ok(_) => {
+                tracing::info!(kind, namespace, name, "deleted");
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+            Err(source) => Err(Error::Delete { kind, name, source }),
+        }
+    }
+
+    /// Writes the whole status of an object, if it differs from what was observed.
+    ///
+    /// `observed` is the status that the object came with. An object that is gone is fine.
+    pub async fn patch_status<K, S>(&self, object: &K, observed: Option<&S>, status: &S) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()>,
+        S: Serialize,
+    {
+        let value = |status: &S| serde_json::to_value(status).expect("statuses serialize");
+        let new = value(status);
+        if observed.map(value).as_ref() == Some(&new) {
+            return Ok(());
+        }
+        let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
+        self.metrics.api_write("apply_status", &kind);
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": kind,
+            // The uid keeps the status of an object from reaching a later one of the same name.
+            "metadata": { "name": name, "uid": object.uid() },
+            "status": new,
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER_STATUS).force();
+        let api = self.api_of(object);
+        match api.patch_status(&name, &parameters, &Patch::Apply(body)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(Error::Status { kind, name, source }),
+        }
+    }
+
+    /// Adds our finalizer to an object that lacks it.
+    pub async fn add_finalizer<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        if has_finalizer(object) {
+            return Ok(());
+        }
+        let finalizers = object.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+        self.set_finalizers(object, finalizers).await
+    }
+
+    /// Removes our finalizer: the object may go.
+    pub async fn remove_finalizer<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        if !has_finalizer(object) {
+            return Ok(());
+        }
+        let finalizers = object.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
+        self.set_finalizers(object, finalizers).await
+    }
+
+    /// The list is replaced as a whole, so it must still be the one that was observed: hence the resourceVersion.
+    async fn set_finalizers<K>(&self, object: &K, finalizers: Vec<&str>) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
+        self.metrics.api_write("patch", &kind);
+        let body = json!({
+            "metadata": { "finalizers": finalizers, "resourceVersion": object.resource_version() },
+        });
+        match self.api_of(object).patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(Error::Finalizer { kind, name, source }),
+        }
+    }
+
+    fn api_of<K: Resource<DynamicType = ()>>(&self, object: &K) -> Api<DynamicObject> {
+        let namespace = object.namespace().unwrap_or_default();
+        Api::namespaced_with(self.client.clone(), &namespace, &ApiResource::erase::<K>(&()))
+    }
+}
+
+/// Whether our finalizer is on the object.
+pub fn has_finalizer<K: Resource>(object: &K) -> bool {
+    object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// A controlling reference to the owner, so that what it owns goes with it.
+pub fn owner_of<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    owner.controller_owner_ref(&()).expect("an object that was read has a name and a uid")
+}

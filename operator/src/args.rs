@@ -1,0 +1,118 @@
+//! What the command line and the environment say.
+//!
+//! In: arguments. Out: [`Command`]. It must not know what the settings do.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Places models on a cluster, provisions their weights, runs and rolls them out.
+#[derive(Debug, Parser)]
+#[command(name = "llm-fleet-operator", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watches LlmDeployment and LlmModel objects and brings the cluster to what they ask for.
+    Run(Box<RunArgs>),
+    /// Writes the custom resource definitions, one file each.
+    Crd {
+        /// Folder to write to.
+        #[arg(long, default_value = "crds")]
+        output_dir: PathBuf,
+    },
+}
+
+/// How `run` behaves.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// What the objects that the operator makes are made of.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    /// Namespace to watch; repeatable. Without any, all namespaces are watched.
+    #[arg(long = "watch-namespace", env = "LLMFLEET_WATCH_NAMESPACE", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// Namespace of the leader election lease; by default the pod's own.
+    #[arg(long, env = "LLMFLEET_LEADER_ELECTION_NAMESPACE")]
+    pub leader_election_namespace: Option<String>,
+    /// Name of the leader election lease.
+    #[arg(long, env = "LLMFLEET_LEADER_ELECTION_ID", default_value = "llm-fleet-operator")]
+    pub leader_election_id: String,
+    /// Name of this process in the lease and in events; by default the pod's name.
+    #[arg(long, env = "LLMFLEET_IDENTITY")]
+    pub identity: Option<String>,
+    /// Name of this pod, from the downward API.
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pub pod_name: Option<String>,
+    /// Namespace of this pod, from the downward API.
+    #[arg(long, env = "POD_NAMESPACE", hide = true)]
+    pub pod_namespace: Option<String>,
+    /// Port of /healthz, /readyz and /metrics.
+    #[arg(long, env = "LLMFLEET_ADMIN_PORT", default_value_t = contract::http::ADMIN_PORT)]
+    pub admin_port: u16,
+    /// Address to listen on.
+    #[arg(long, env = "LLMFLEET_ADMIN_HOST", default_value = "0.0.0.0")]
+    pub admin_host: std::net::IpAddr,
+    /// How log lines look. RUST_LOG says which there are.
+    #[arg(long, env = "LLMFLEET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+/// What pods and jobs are made of.
+#[derive(Clone, Debug, Args)]
+pub struct RuntimeArgs {
+    /// Image reference of the runtime, for serving pods and for jobs that fetch models.
+    #[arg(long, env = "LLMFLEET_RUNTIME_IMAGE")]
+    pub runtime_image: String,
+    /// When kubelets pull that image.
+    #[arg(long, env = "LLMFLEET_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Name of a pull secret in the namespace of the pods; repeatable.
+    #[arg(long = "image-pull-secret", env = "LLMFLEET_IMAGE_PULL_SECRET", value_delimiter = ',')]
+    pub image_pull_secrets: Vec<String>,
+    /// Runs the CPU image with a simulated device where a GPU was asked for. For tests only.
+    #[arg(long, env = "LLMFLEET_ALLOW_SIMULATED_DEVICES")]
+    pub allow_simulated_devices: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> RunArgs {
+        let all = [&["llm-fleet-operator", "run", "--runtime-image", "runtime:1"], arguments].concat();
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Run(args) => *args,
+            Command::Crd { .. } => panic!("not the command that was given"),
+        }
+    }
+
+    #[test]
+    fn lists_repeat_and_take_commas() {
+        let args = run(&["--watch-namespace", "a,b", "--watch-namespace", "c"]);
+        assert_eq!(args.watch_namespaces, ["a", "b", "c"]);
+        assert!(run(&[]).watch_namespaces.is_empty() && run(&[]).runtime.image_pull_secrets.is_empty());
+    }
+
+    #[test]
+    fn defaults_are_the_contract() {
+        let args = run(&[]);
+        assert_eq!(args.admin_port, contract::http::ADMIN_PORT);
+        assert_eq!(args.runtime.image_pull_policy, "IfNotPresent");
+        assert!(!args.runtime.allow_simulated_devices);
+    }
+}

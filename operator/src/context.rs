@@ -1,0 +1,30 @@
+//! What every reconcile pass needs from outside.
+//!
+//! In: what `run` has made. Out: one value that is shared. It must not know what is reconciled.
+
+use kube::Client;
+
+use crate::apply::Applier;
+use crate::args::RuntimeArgs;
+use crate::backoff::Backoff;
+use crate::cache::Stores;
+use crate::events::Events;
+use crate::metrics::Metrics;
+
+/// What every reconcile pass needs from outside.
+pub struct Context {
+    /// For reads that must not come from a store. Its writes are refused when this process does not lead.
+    pub client: Client,
+    /// What is known of the cluster.
+    pub stores: Stores,
+    /// Writes objects.
+    pub applier: Applier,
+    /// Tells people.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Failures in a row, by object of each kind.
+    pub backoff: Backoff,
+    /// What pods and jobs are made of.
+    pub settings: RuntimeArgs,
+}
