@@ -47,11 +47,11 @@ use crate::api::shared::{LocalReference, Source, VolumeSpec};
     "volume describes the claim that fetched files are kept on, so it needs model.source.http"
 ))]
 #[x_kube(validation = (
-    "self.accelerator['class'] != 'CPU' || (!has(self.accelerator.memory) && !has(self.accelerator.products))",
+    "self.accelerator.class != 'CPU' || (!has(self.accelerator.memory) && !has(self.accelerator.products))",
     "accelerator.memory and accelerator.products describe cards; class CPU has none"
 ))]
 #[x_kube(validation = (
-    "self.accelerator['class'] != 'CPU' || !has(self.serving) || !has(self.serving.resources) || !(has(self.serving.resources.requests) && has(self.serving.resources.requests.memory) || has(self.serving.resources.limits) && has(self.serving.resources.limits.memory))",
+    "self.accelerator.class != 'CPU' || !has(self.serving) || !has(self.serving.resources) || !(has(self.serving.resources.requests) && has(self.serving.resources.requests.memory) || has(self.serving.resources.limits) && has(self.serving.resources.limits.memory))",
     "the memory of class CPU is planned from the model: set capacity instead of serving.resources memory"
 ))]
 #[serde(rename_all = "camelCase")]
