@@ -23,3 +23,7 @@ pub mod progress;
 pub mod provisioner;
 pub mod supervisor;
 pub mod tools;
+pub mod traces;
+pub mod versions;
+
+pub use versions::versions;

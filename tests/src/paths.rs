@@ -6,8 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 /// Unix sockets may have 108 bytes; the longest path below a lab's folder takes 44 of them.
 const LONGEST_LAB_FOLDER: usize = 64;
-/// Inside a lab these are mounts of its own, so that its processes leave nothing in the machine's.
-pub const COVERED: [&str; 2] = ["/run", "/var/log"];
+/// Inside a lab this is in memory, so that its processes leave nothing in the machine's.
+pub const VOLATILE: &str = "/run";
+/// Inside a lab these are folders below its own, for the same reason.
+pub const KEPT: [&str; 2] = ["/var/lib", "/var/log"];
 
 /// The folder that outlives labs and builds.
 #[derive(Clone, Debug)]
@@ -69,8 +71,8 @@ impl LabPaths {
             root.display()
         );
         ensure!(
-            !COVERED.iter().any(|covered| root.starts_with(covered)),
-            "{} lies under one of {COVERED:?}, which a lab covers by mounts of its own: set LLMFLEET_CACHE to another path",
+            !root.starts_with(VOLATILE) && !KEPT.iter().any(|covered| root.starts_with(covered)),
+            "{} lies under {VOLATILE} or one of {KEPT:?}, which a lab covers: set LLMFLEET_CACHE to another path",
             root.display()
         );
         Ok(Self { name: name.to_owned(), lock: labs.join(format!("{name}.lock")), root })

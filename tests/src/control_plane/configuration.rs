@@ -31,7 +31,8 @@ fn line(token: &str) -> String {
     format!("{token},admin,admin,\"system:masters\"\n")
 }
 
-fn token_of(line: &str) -> Option<&str> {
+/// The token in the file that [`write`] made.
+pub fn token_of(line: &str) -> Option<&str> {
     line.split_once(',').map(|(token, _)| token)
 }
 

@@ -16,7 +16,7 @@ use super::kubelet::{CGROUPS, hierarchies};
 use crate::paths::LabPaths;
 use crate::process::{output, wait_for};
 use crate::progress::Progress;
-use crate::supervisor::{client, namespaces};
+use crate::supervisor::client;
 
 /// How long the kernel may take to let go.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +62,8 @@ async fn release_loop_devices(paths: &LabPaths) -> Result<()> {
     Ok(())
 }
 
-fn loop_devices(paths: &LabPaths) -> Result<Vec<PathBuf>> {
+/// The loop devices whose files are the lab's.
+pub fn loop_devices(paths: &LabPaths) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block")?.flatten() {
         let Ok(file) = fs::read_to_string(entry.path().join("loop/backing_file")) else { continue };
@@ -103,15 +104,10 @@ fn remove_files(paths: &LabPaths) -> Result<()> {
     ensure!(mounts.is_empty(), "unmount these first, they are not the lab's: {mounts:?}");
     match fs::remove_dir_all(paths.root()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", paths.root().display()));
+            Err(error).with_context(|| format!("cannot remove {}", paths.root().display()))
         }
-        _ => {}
+        _ => Ok(()),
     }
-    for cover in namespaces::COVERED {
-        // It stays while another lab covers it or the machine's own Kubernetes uses it.
-        let _ = fs::remove_dir(cover.covered);
-    }
-    Ok(())
 }
 
 fn mounts_below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {

@@ -12,25 +12,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::addresses::NODE_CIDR;
+use crate::paths::{KEPT, VOLATILE};
 
-/// Folders that programs write to whatever they are told: libcni its results, the kubelet its device plug-ins' sockets.
-/// They are made on the machine only to be covered, and are removed again when they are empty.
-pub const COVERED: [Cover; 2] =
-    [Cover { own: "cni-state", covered: "/var/lib/cni" }, Cover { own: "kubelet", covered: KUBELET }];
 /// The kubelet's folder, as processes of the lab see it.
 pub const KUBELET: &str = "/var/lib/kubelet";
-/// Folders of the same kind that every machine has.
-const ALWAYS_THERE: [Cover; 1] = [Cover { own: "var-log", covered: "/var/log" }];
 /// The node's network device. It is a bridge, since not every kernel has the `dummy` type.
 const DEVICE: &str = "lab0";
-
-/// A folder of the machine and which one in the lab's folder takes its place.
-#[derive(Clone, Copy, Debug)]
-pub struct Cover {
-    own: &'static str,
-    /// The machine's folder.
-    pub covered: &'static str,
-}
 
 /// The two networks that processes of a lab may run in.
 #[derive(Debug)]
@@ -45,23 +32,20 @@ pub struct Namespaces {
 ///
 /// # Flow
 /// 1. keep a handle of the machine's network; unshare mounts and network;
-/// 2. stop mounts from spreading to the machine, then cover `/proc` (of the new PID namespace), `/run`, and the
-///    folders where containerd, CNI plug-ins and the kubelet write whatever they are told;
+/// 2. stop mounts from spreading to the machine, then cover `/proc` (of the new PID namespace), [`VOLATILE`]
+///    and [`KEPT`], where containerd, CNI plug-ins and the kubelet write whatever they are told;
 /// 3. bring up loopback and the node's address, with a default route, without which services' addresses would be
 ///    unreachable before any packet filter sees them; switch on forwarding.
 pub fn enter(folder: &Path) -> Result<Namespaces> {
     let host_network = File::open("/proc/self/ns/net")?;
-    for Cover { covered, .. } in COVERED {
-        fs::create_dir_all(covered).with_context(|| format!("cannot create {covered}"))?;
-    }
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
         .context("cannot make namespaces: not root?")?;
 
     mount_at("none", "/", None, MsFlags::MS_REC | MsFlags::MS_SLAVE)?;
     mount_at("proc", "/proc", Some("proc"), MsFlags::empty())?;
-    mount_at("tmpfs", "/run", Some("tmpfs"), MsFlags::empty())?;
-    for Cover { own, covered } in COVERED.into_iter().chain(ALWAYS_THERE) {
-        let own = folder.join(own);
+    mount_at("tmpfs", VOLATILE, Some("tmpfs"), MsFlags::empty())?;
+    for covered in KEPT {
+        let own = folder.join(covered.trim_start_matches('/'));
         fs::create_dir_all(&own)?;
         mount_at(&own.to_string_lossy(), covered, None, MsFlags::MS_BIND)?;
     }

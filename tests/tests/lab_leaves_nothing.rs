@@ -1,0 +1,219 @@
+//! A lab does what a cluster does, does not touch the machine's network, and leaves nothing behind, however it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use e2e::image::Image;
+use e2e::lab::up::Options;
+use e2e::lab::{Lab, device_plugin, down, up};
+use e2e::paths::{Cache, LabPaths};
+use e2e::process::{output, wait_for};
+use e2e::supervisor::client::Supervisor;
+use e2e::traces::{HostNetwork, Namespaces, left};
+use nix::sys::signal::{Signal, kill};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lab");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ends the lab also when the test fails.
+struct Ended(LabPaths);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        output(Command::new(PROGRAM).args(["down", "--name", self.0.name()])).unwrap();
+    }
+}
+
+fn paths(name: &str) -> LabPaths {
+    Cache::from_env().unwrap().lab(name).unwrap()
+}
+
+async fn start(name: &str) -> Lab {
+    up::up(&Options { name: name.to_owned(), card: None, program: PathBuf::from(PROGRAM) }).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_lab_is_a_cluster_and_leaves_nothing() {
+    let before = HostNetwork::now().unwrap();
+    let guard = Ended(paths("test-leaves"));
+    let lab = start("test-leaves").await;
+    for (component, version) in e2e::versions(&lab).await.unwrap() {
+        println!("{component} {version}");
+    }
+    let archive = lab.paths().join("busybox.tar");
+    Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
+    lab.load_image(&archive).unwrap();
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/lab.yaml");
+    lab.run_kubectl(&["apply", "-f", manifests]).unwrap();
+    lab.run_kubectl(&["wait", "-n", "lab-test", "--for=condition=Ready", "pod/server", "--timeout=60s"])
+        .unwrap();
+    lab.run_kubectl(&["wait", "-n", "lab-test", "--for=condition=Ready", "pod/client", "--timeout=60s"])
+        .unwrap();
+
+    pods_see_their_card(&lab);
+    services_have_names(&lab).await;
+    claims_have_their_size(&lab);
+    privilege_is_refused(&lab);
+    metrics_are_scraped(&lab).await;
+    nothing_outside_is_touched(&lab, &before);
+
+    let namespaces = Namespaces::of(lab.supervisor().pid()).unwrap();
+    assert!(
+        namespaces.members().unwrap().len() > 15,
+        "components, shims and pods are in the lab's namespaces"
+    );
+    down::down(&guard.0).await.unwrap();
+    // The machine's init reaps the lab's in its own time; until then it is listed, though it has ended.
+    wait_for("the last zombie", PATIENCE, async || {
+        let members = namespaces.members()?;
+        anyhow::ensure!(members.is_empty(), "{members:?} are left");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
+    assert_eq!(HostNetwork::now().unwrap(), before);
+}
+
+fn pods_see_their_card(lab: &Lab) {
+    let seen = lab.run_kubectl(&["logs", "-n", "lab-test", "server"]).unwrap();
+    let cards = [0, 1].map(|index| device_plugin::uuid(lab.paths().name(), index));
+    assert!(cards.contains(&seen.trim().to_owned()), "{seen:?} is none of {cards:?}");
+}
+
+async fn services_have_names(lab: &Lab) {
+    let fetch = [
+        "exec",
+        "-n",
+        "lab-test",
+        "client",
+        "--",
+        "wget",
+        "-qO-",
+        "http://server.lab-test.svc.cluster.local/who",
+    ];
+    assert_eq!(lab.run_kubectl(&fetch).unwrap(), "4711\n", "the server's own user, through a service");
+    let forward = lab.forward("lab-test/server:80", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let answer = reqwest::get(format!("http://{}/who", forward.local())).await.unwrap().text().await.unwrap();
+    assert_eq!(answer, "4711\n", "the same from this machine");
+    let refused =
+        lab.run_kubectl(&["exec", "-n", "lab-test", "client", "--", "nslookup", "example.com"]).unwrap_err();
+    assert!(refused.to_string().contains("1"), "{refused}");
+}
+
+fn claims_have_their_size(lab: &Lab) {
+    let write = |mebibytes: u32| {
+        let script = format!(
+            "dd if=/dev/zero of=/data/big bs=1M count={mebibytes} 2>&1; wc -c < /data/big; rm /data/big"
+        );
+        lab.run_kubectl(&["exec", "-n", "lab-test", "server", "--", "sh", "-c", &script]).unwrap()
+    };
+    let fits = write(28);
+    assert!(!fits.contains("No space left") && fits.contains(&(28 << 20).to_string()), "{fits}");
+    let past = write(33);
+    assert!(past.contains("No space left"), "{past}");
+}
+
+fn privilege_is_refused(lab: &Lab) {
+    let overrides =
+        r#"{"spec":{"containers":[{"name":"p","image":"x","securityContext":{"privileged":true}}]}}"#;
+    let run = ["run", "p", "-n", "lab-test", "--image=x", "--restart=Never"];
+    let arguments = [&run[..], &["--overrides", overrides]].concat();
+    let refused = lab.run_kubectl(&arguments).unwrap_err().to_string();
+    assert!(refused.contains("violates PodSecurity \"restricted"), "{refused}");
+}
+
+async fn metrics_are_scraped(lab: &Lab) {
+    let url = format!("{}/api/v1/query?query=lab_test_metric", lab.prometheus_url());
+    let labels = wait_for("a scrape", PATIENCE, async || {
+        let found: serde_json::Value = reqwest::get(&url).await?.json().await?;
+        let labels = found["data"]["result"][0]["metric"].clone();
+        anyhow::ensure!(!labels.is_null(), "{found}");
+        Ok(labels)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (&labels["namespace"], &labels["pod"], &labels["container"]),
+        (&"lab-test".into(), &"server".into(), &"main".into())
+    );
+}
+
+fn nothing_outside_is_touched(lab: &Lab, before: &HostNetwork) {
+    assert_eq!(&HostNetwork::now().unwrap(), before, "while the lab runs");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&lab.paths().root().to_string_lossy().into_owned()), "{mounts}");
+}
+
+/// `lab up` is killed at three moments: before there is a supervisor, with some processes, and with a kubelet.
+#[tokio::test]
+async fn a_start_that_was_killed_leaves_nothing() {
+    let before = HostNetwork::now().unwrap();
+    let guard = Ended(paths("test-killed"));
+    let moments: [fn(&LabPaths) -> bool; 3] =
+        [|paths| paths.root().exists(), |paths| runs(paths, "etcd"), |paths| runs(paths, "kubelet")];
+    for moment in moments {
+        let mut starting = spawn_up(&guard.0);
+        wait_for("the moment", PATIENCE, async || {
+            anyhow::ensure!(moment(&guard.0), "it has not come");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        starting.kill().unwrap();
+        starting.wait().unwrap();
+        down::down(&guard.0).await.unwrap();
+        assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
+        assert_eq!(HostNetwork::now().unwrap(), before);
+    }
+    // Down is fine with a lab that is not there.
+    down::down(&guard.0).await.unwrap();
+}
+
+fn spawn_up(paths: &LabPaths) -> Child {
+    let mut command = Command::new(PROGRAM);
+    command.args(["up", "--name", paths.name()]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn runs(paths: &LabPaths, name: &str) -> bool {
+    Supervisor::find(paths).is_some_and(|supervisor| supervisor.check(paths, name).is_ok())
+}
+
+/// The first process is killed, which ends all; the next `up` brings the same cluster back, with pods and data.
+#[tokio::test]
+async fn a_lab_that_was_killed_is_healed() {
+    let guard = Ended(paths("test-heals"));
+    let lab = start("test-heals").await;
+    let archive = lab.paths().join("busybox.tar");
+    Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
+    lab.load_image(&archive).unwrap();
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/lab.yaml");
+    lab.run_kubectl(&["apply", "-f", manifests]).unwrap();
+    let ready = ["wait", "-n", "lab-test", "--for=condition=Ready", "pod/server", "--timeout=60s"];
+    lab.run_kubectl(&ready).unwrap();
+    let in_server = |lab: &Lab, script: &str| {
+        lab.run_kubectl(&["exec", "-n", "lab-test", "server", "--", "sh", "-c", script])
+    };
+    in_server(&lab, "echo kept > /data/note").unwrap();
+
+    kill(lab.supervisor().pid(), Signal::SIGKILL).unwrap();
+    let lab = start("test-heals").await;
+    let read =
+        wait_for("the pod to run again", PATIENCE, async || in_server(&lab, "cat /data/note")).await.unwrap();
+    assert_eq!(read, "kept\n");
+
+    // A kubelet that ends takes nothing with it; a new one gets the cards offered again.
+    lab.supervisor().signal("kubelet", Signal::SIGKILL).unwrap();
+    let lab = start("test-heals").await;
+    lab.run_kubectl(&["delete", "pod", "-n", "lab-test", "server", "--now"]).unwrap();
+    lab.run_kubectl(&["apply", "-f", manifests]).unwrap();
+    lab.run_kubectl(&ready).unwrap();
+    pods_see_their_card(&lab);
+    assert_eq!(in_server(&lab, "cat /data/note").unwrap(), "kept\n");
+    down::down(&guard.0).await.unwrap();
+    assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
+}
