@@ -9,6 +9,7 @@ pub mod addresses;
 pub mod bench;
 pub mod certs;
 pub mod control_plane;
+pub mod crds;
 pub mod demo;
 pub mod discovery;
 pub mod forward;

@@ -42,6 +42,7 @@ pub struct HttpFile {
         "self.startsWith('http://') || self.startsWith('https://')",
         "url must begin with http:// or https://"
     ))]
+    #[x_kube(validation = ("!self.matches('^https?://[^/?#]*@')", "url must not carry credentials"))]
     pub url: String,
     /// sha256 of the content, as 64 lower-case hex digits; required. Another content is never served.
     #[schemars(length(max = 64))]

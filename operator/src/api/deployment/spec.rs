@@ -207,6 +207,8 @@ pub struct Toleration {
     pub value: Option<String>,
     /// Effect of the taint. Default: every effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // The schema of the enum itself: an optional one would lose this field's description to the enum's.
+    #[schemars(with = "TaintEffect")]
     pub effect: Option<TaintEffect>,
     /// Seconds for which a NoExecute taint is tolerated. Default: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]

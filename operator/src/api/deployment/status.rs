@@ -80,11 +80,16 @@ pub struct PlacementStatus {
     pub booking: String,
     /// How many bookings this replica of this revision has had before.
     pub attempt: u32,
+    /// How many of them in a row failed; the next attempt waits longer after each.
+    #[serde(default)]
+    pub failures: u32,
     /// Node that was chosen.
     #[schemars(length(max = 253))]
     pub node: String,
     /// Whole cards; 0 on class CPU.
     pub devices: u32,
+    /// Sequences in flight that the bytes are planned for.
+    pub concurrency: u32,
     /// Planned bytes of each component, on each device.
     pub memory: MemoryPlan,
     /// Bytes of the node's memory that the pod may take.

@@ -1,3 +1,5 @@
+mod manifests;
+
 use super::*;
 
 /// What a walk over a schema calls for every schema in it, with its path.
@@ -19,6 +21,16 @@ fn schemas() -> Vec<(String, Value)> {
         (crd.spec.names.kind, value["openAPIV3Schema"].clone())
     };
     crds().into_iter().map(schema).collect()
+}
+
+#[test]
+fn the_committed_files_are_the_generated_ones() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+    for (name, content) in files() {
+        let committed = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
+        assert!(committed == content, "crds/{name} is not what the types say; run: make crds");
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), files().len(), "a file of crds/ has no type");
 }
 
 #[test]
