@@ -20,6 +20,7 @@ pub mod context;
 pub mod controller;
 pub mod crd;
 pub mod events;
+pub mod fleet;
 pub mod leader;
 pub mod metrics;
 pub mod model;
