@@ -34,6 +34,26 @@ pub enum ExitReason {
     Internal,
 }
 
+impl ExitReason {
+    /// As it stands in the line and in conditions.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConfigInvalid => "ConfigInvalid",
+            Self::WeightsCorrupt => "WeightsCorrupt",
+            Self::ModelUnsupported => "ModelUnsupported",
+            Self::BudgetTooSmall => "BudgetTooSmall",
+            Self::DeviceMemoryTaken => "DeviceMemoryTaken",
+            Self::SelfTestFailed => "SelfTestFailed",
+            Self::SourceUnavailable => "SourceUnavailable",
+            Self::DigestMismatch => "DigestMismatch",
+            Self::VolumeFull => "VolumeFull",
+            Self::VolumeFailed => "VolumeFailed",
+            Self::Internal => "Internal",
+        }
+    }
+}
+
 /// The line itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitReport {
@@ -71,6 +91,14 @@ impl ExitReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_what_is_written() {
+        for reason in [ExitReason::VolumeFull, ExitReason::ModelUnsupported, ExitReason::Internal] {
+            let line = ExitReport { reason, message: String::new() }.to_line();
+            assert!(line.contains(&format!("\"{}\"", reason.name())), "{line}");
+        }
+    }
 
     #[test]
     fn long_messages_are_cut_and_read_back() {

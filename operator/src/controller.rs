@@ -14,7 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use kube::runtime::controller::{Action, Config, Error as LoopError, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
@@ -90,7 +90,7 @@ pub async fn run<K, E, F>(
     let queue = first.chain(later.flatten()).take_until(shutdown.cancelled_owned()).map(Ok::<_, Infallible>);
     let reconcile = move |object: Arc<K>, context: Arc<Context>| {
         let pass = pass(object.clone(), context.clone());
-        Box::pin(async move {
+        async move {
             let _timer = context.metrics.reconcile_timer(kind);
             let next = pass.await?;
             context.backoff.forget(kind, &id(object.as_ref()));
@@ -98,7 +98,8 @@ pub async fn run<K, E, F>(
                 Next::After(delay) => Action::requeue(delay),
                 Next::OnChange => Action::await_change(),
             })
-        })
+        }
+        .boxed()
     };
     let on_error = move |object: Arc<K>, error: &E, context: Arc<Context>| {
         let object = id(object.as_ref());
@@ -108,7 +109,7 @@ pub async fn run<K, E, F>(
         Action::requeue(delay)
     };
     let config = Config::default().concurrency(CONCURRENCY);
-    applier(reconcile, on_error, context.clone(), store, Box::pin(queue), config)
+    applier(reconcile, on_error, context.clone(), store, queue.boxed(), config)
         .for_each(|result| {
             // Failures of passes were told above; an object that is gone needs no further delays.
             if let Err(LoopError::ObjectNotFound(object)) = result {

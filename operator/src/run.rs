@@ -20,7 +20,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
 use crate::apply::Applier;
 use crate::args::RunArgs;
 use crate::backoff::Backoff;
@@ -30,6 +29,7 @@ use crate::context::Context;
 use crate::events::Events;
 use crate::leader::{self, Elector, Term, Timing};
 use crate::metrics::Metrics;
+use crate::{admin, model};
 use contract::labels::MANAGER;
 
 /// How long passes in flight may take after SIGTERM. The lease is held meanwhile.
@@ -111,8 +111,7 @@ async fn lead(
         () = stop.cancelled() => return,
     }
     tracing::info!("everything is listed: controllers start");
-    let _changes = changes.subscribe();
-    stop.cancelled().await;
+    model::controller::run(context, changes.subscribe(), stop).await;
 }
 
 async fn asked_to_end() -> anyhow::Result<()> {

@@ -1,0 +1,150 @@
+//! The job that fetches and inspects, or only inspects.
+
+use contract::config::MODELS_DIR;
+use contract::fetch::{FetchFile, FetchSpec};
+use contract::http::{ADMIN_PORT, ADMIN_PORT_NAME};
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, LocalObjectReference,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SeccompProfile, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+
+use super::{COMPONENT, labels_of};
+use crate::api::LlmModel;
+use crate::args::RuntimeArgs;
+use crate::model::attempt::ATTEMPT;
+use crate::model::plan::{JobNodes, claim_name};
+
+/// Any user but root will do; this one is what distroless images call `nonroot`.
+const USER: i64 = 65532;
+/// Name of the volume with the weights.
+const WEIGHTS: &str = "weights";
+/// Name of the volume for temporary files.
+const TEMPORARY: &str = "tmp";
+/// What a fetch asks for. Its work is waiting for the network and hashing.
+const REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
+/// What a fetch never exceeds. Files are streamed, so it does not depend on their size.
+const LIMITS: [(&str, &str); 1] = [("memory", "512Mi")];
+
+/// The job of one attempt.
+///
+/// It tries once: when to try again is decided by who watches it. It cannot be changed, so another attempt is
+/// another job.
+#[must_use]
+pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, nodes: JobNodes) -> Job {
+    let mut metadata = super::metadata(model, format!("{}-{COMPONENT}-{attempt}", model.name_any()));
+    metadata.labels.get_or_insert_default().insert(ATTEMPT.to_owned(), attempt.to_string());
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels_of(model)), ..ObjectMeta::default() }),
+        spec: Some(pod(model, settings, nodes)),
+    };
+    Job {
+        metadata,
+        spec: Some(JobSpec { backoff_limit: Some(0), template, ..JobSpec::default() }),
+        status: None,
+    }
+}
+
+fn pod(model: &LlmModel, settings: &RuntimeArgs, nodes: JobNodes) -> PodSpec {
+    let read_only = model.spec.source.persistent_volume_claim.is_some();
+    let JobNodes { affinity, tolerations } = nodes;
+    let secret = |name: &String| LocalObjectReference { name: name.clone() };
+    let weights = Volume {
+        name: WEIGHTS.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim_name(model),
+            read_only: Some(read_only),
+        }),
+        ..Volume::default()
+    };
+    let temporary = Volume {
+        name: TEMPORARY.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        image_pull_secrets: Some(settings.image_pull_secrets.iter().map(secret).collect()),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..Default::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        affinity,
+        tolerations: Some(tolerations),
+        containers: vec![container(model, settings, read_only)],
+        volumes: Some(vec![weights, temporary]),
+        ..PodSpec::default()
+    }
+}
+
+fn container(model: &LlmModel, settings: &RuntimeArgs, read_only: bool) -> Container {
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(read_only),
+        ..VolumeMount::default()
+    };
+    let amounts = |list: &[(&str, &str)]| {
+        Some(list.iter().map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned()))).collect())
+    };
+    Container {
+        name: COMPONENT.to_owned(),
+        image: Some(settings.runtime_image.clone()),
+        image_pull_policy: Some(settings.image_pull_policy.clone()),
+        args: Some(arguments(model)),
+        ports: Some(vec![ContainerPort {
+            name: Some(ADMIN_PORT_NAME.to_owned()),
+            container_port: i32::from(ADMIN_PORT),
+            ..ContainerPort::default()
+        }]),
+        resources: Some(ResourceRequirements {
+            requests: amounts(&REQUESTS),
+            limits: amounts(&LIMITS),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![mount(WEIGHTS, MODELS_DIR, read_only), mount(TEMPORARY, "/tmp", false)]),
+        ..Container::default()
+    }
+}
+
+fn arguments(model: &LlmModel) -> Vec<String> {
+    let source = &model.spec.source;
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    match (&source.http, &source.persistent_volume_claim) {
+        (Some(http), _) => {
+            let file = |file: &crate::api::shared::HttpFile| FetchFile {
+                url: file.url.clone(),
+                sha256: file.sha256.clone(),
+                path: file.path.clone(),
+            };
+            let spec = FetchSpec { files: http.files.iter().map(file).collect() }.to_json();
+            words(&["fetch", "--spec", &spec, "--output", MODELS_DIR, "--line"])
+        }
+        (None, claim) => {
+            let path = claim.as_ref().map(|claim| claim.path.as_str()).unwrap_or_default();
+            let path = format!("{MODELS_DIR}/{path}");
+            words(&["inspect", "--line", path.trim_end_matches('/')])
+        }
+    }
+}

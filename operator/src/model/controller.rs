@@ -1,0 +1,159 @@
+//! The loop over models: observe ⇒ plan → build ⇒ apply → status ⇒ patch.
+//!
+//! In: models and what changes around them. Out: writes. It decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use tokio::sync::broadcast::Receiver;
+use tokio_util::sync::CancellationToken;
+
+use super::build;
+use super::observe::{self, Observed, observe};
+use super::plan::{Keep, Plan, claim_name, plan};
+use super::recent::Recent;
+use super::status::{self, STALLED};
+use crate::api::condition::ConditionStatus;
+use crate::api::{LlmDeployment, LlmModel};
+use crate::apply::{self, Desired, has_finalizer};
+use crate::cache::{Stores, Touched, kind_of};
+use crate::context::Context;
+use crate::controller::{Loop, Next};
+use crate::events::transitions;
+use contract::labels;
+
+/// When to ask the API server again for something that it refused: no watch tells when a quota is raised.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// A pass that failed for a passing reason.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// Something could not be read.
+    #[error("cannot observe the model")]
+    Observe(#[from] observe::Error),
+    /// Something could not be written.
+    #[error("cannot bring the model further")]
+    Apply(#[from] apply::Error),
+}
+
+impl Error {
+    fn category(&self) -> &'static str {
+        match self {
+            Self::Observe(_) => "observe",
+            Self::Apply(_) => "apply",
+        }
+    }
+}
+
+/// Looks after all models until shutdown.
+pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: CancellationToken) {
+    let recent = Arc::new(Recent::default());
+    let stores = context.stores.clone();
+    let this = Loop {
+        store: context.stores.models.clone(),
+        changes,
+        affected: Box::new(move |touched| affected(touched, &stores)),
+        shutdown,
+    };
+    let pass = move |model: Arc<LlmModel>, context: Arc<Context>| reconcile(model, context, recent.clone());
+    crate::controller::run(this, context, pass, Error::category).await;
+}
+
+/// Which models a change may matter to.
+fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
+    let Touched { kind, namespace, name, model, spec_changed, .. } = touched;
+    let of = |model: &str| ObjectRef::new(model).within(namespace);
+    let those = |keep: &dyn Fn(&LlmModel) -> bool| {
+        let here = |model: &LlmModel| model.namespace().as_ref() == Some(namespace) && keep(model);
+        stores.models.state_filter(here).iter().map(|model| ObjectRef::from_obj(model.as_ref())).collect()
+    };
+    if *kind == kind_of::<LlmModel>() {
+        vec![of(name)]
+    } else if let Some(model) = model {
+        vec![of(model)]
+    } else if *kind == "PersistentVolumeClaim" {
+        those(&|model| claim_name(model) == *name)
+    } else if *kind == kind_of::<LlmDeployment>() && *spec_changed {
+        // Which model it used before is not known, so all that are there may have lost a user.
+        those(&|_| true)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Brings the cluster one step closer to what `model` asks for.
+///
+/// Every pass starts from observation and assumes nothing of why it runs. Once observation has succeeded the status
+/// is written on every exit, also when applying was refused.
+async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Recent>) -> Result<Next, Error> {
+    if model.annotations().contains_key(labels::PAUSED) {
+        return Ok(Next::OnChange);
+    }
+    let deleting = model.meta().deletion_timestamp.is_some();
+    if deleting && !has_finalizer(model.as_ref()) {
+        return Ok(Next::OnChange);
+    }
+    if !deleting && !has_finalizer(model.as_ref()) {
+        context.applier.add_finalizer(model.as_ref()).await?;
+        return Ok(Next::OnChange);
+    }
+    let observed = observe(model.clone(), &context, &recent).await?;
+    match plan(&observed, &context.settings) {
+        Plan::Retire => {
+            // The store may not have the deployment yet that this model was made for.
+            if observe::users_now(&model, &context).await?.is_empty() {
+                context.applier.delete(model.as_ref()).await?;
+            }
+            Ok(Next::OnChange)
+        }
+        Plan::Remove { jobs, claim } => {
+            if jobs.is_empty() && claim.is_none() {
+                context.applier.remove_finalizer(model.as_ref()).await?;
+                return Ok(Next::OnChange);
+            }
+            for job in &jobs {
+                context.applier.delete(job.as_ref()).await?;
+            }
+            if let Some(claim) = claim {
+                context.applier.delete(claim.as_ref()).await?;
+            }
+            let status = status::removing(&observed, Timestamp::now());
+            context.applier.patch_status(model.as_ref(), model.status.as_ref(), &status).await?;
+            Ok(Next::After(Duration::from_secs(1)))
+        }
+        Plan::Keep(keep) => bring_further(&observed, &keep, &context).await,
+    }
+}
+
+async fn bring_further(observed: &Observed, keep: &Keep, context: &Context) -> Result<Next, Error> {
+    let model = observed.model.as_ref();
+    let mut desired = Vec::new();
+    if keep.make_claim {
+        desired.push(Desired::create_only(&build::claim(model), None));
+    }
+    if let Some((attempt, nodes)) = &keep.start {
+        desired
+            .push(Desired::create_only(&build::job(model, *attempt, &context.settings, nodes.clone()), None));
+    }
+    let applied = context.applier.apply(desired).await?;
+    let status = status::status(observed, keep, &applied, Timestamp::now());
+    let old = model.status.as_ref();
+    context.applier.patch_status(model, old, &status).await?;
+    let before = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let stalled = |type_: &str, holds: &str| type_ == STALLED && holds == ConditionStatus::True.name();
+    let is_stalled = status.conditions.iter().any(|c| stalled(&c.type_, &c.status));
+    let mut notes = transitions(before, &status.conditions, |_| is_stalled);
+    // One condition summarises the others.
+    notes.retain(|note| note.action == status::READY);
+    context.events.publish(&model.object_ref(&()), notes).await;
+    if applied.refusal().is_some() {
+        return Ok(Next::After(REFUSED));
+    }
+    for job in &keep.discard {
+        context.applier.delete(job.as_ref()).await?;
+    }
+    Ok(keep.next)
+}

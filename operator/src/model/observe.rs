@@ -1,0 +1,209 @@
+//! What is known of a model: the only place of this pipeline that reads.
+//!
+//! In: stores, and calls where stores do not suffice: the log of a job that ended, events about what does not get on,
+//! the progress of a pod. Out: [`Observed`]. It must not decide anything but what is worth a call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::inspect::Inspection;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use kube::api::{ListParams, LogParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, Resource, ResourceExt};
+
+use super::attempt::{self, State};
+use super::name;
+use super::plan::{claim_name, owns};
+use super::recent::Recent;
+use crate::api::shared::Progress;
+use crate::api::{LlmDeployment, LlmModel};
+use crate::context::Context;
+use contract::labels;
+
+/// Bytes of a job's log that are read: the line, and what a program may print beside it.
+const LOG_BYTES: i64 = 64 << 10;
+/// Lines of a job's log that are read, from its end.
+const LOG_LINES: i64 = 20;
+/// Events about one object that are read.
+const EVENTS: u32 = 20;
+
+/// What is known of a model.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object.
+    pub model: Arc<LlmModel>,
+    /// The claim of its weights, whoever made it.
+    pub claim: Option<Arc<PersistentVolumeClaim>>,
+    /// Its jobs, by attempt.
+    pub jobs: Vec<Arc<Job>>,
+    /// The newest pod of its newest job.
+    pub pod: Option<Arc<Pod>>,
+    /// Deployments that serve it, by name.
+    pub users: Vec<Arc<LlmDeployment>>,
+    /// Why the claim gets no volume, in the provisioner's words.
+    pub claim_warning: Option<String>,
+    /// Why the job gets no pod, in the job controller's words.
+    pub job_warning: Option<String>,
+    /// What the log of the job says, once the job has ended well and it is not recorded yet.
+    pub log: Option<Log>,
+    /// How far the job is.
+    pub progress: Option<Progress>,
+    /// For how long this process has known that the newest job is over.
+    pub over_for: Duration,
+}
+
+/// What a log says.
+#[derive(Clone, Debug)]
+pub enum Log {
+    /// The line.
+    Found(Box<Inspection>),
+    /// No line, or one that cannot be read.
+    Unusable(String),
+}
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log of a job's pod.
+    #[error("cannot read the log of pod {0}")]
+    Log(String, #[source] kube::Error),
+    /// Events about an object.
+    #[error("cannot read the events about {0}")]
+    Events(String, #[source] kube::Error),
+    /// Deployments that may use a model, or what it made.
+    #[error("cannot list {0}")]
+    List(&'static str, #[source] kube::Error),
+}
+
+/// Reads what is known of a model.
+///
+/// While it is being deleted, the API server is asked instead of the stores, for what follows destroys data.
+pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -> Result<Observed, Error> {
+    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+    let stores = &context.stores;
+    let mut observed = Observed {
+        users: users(stores.deployments.state(), &namespace, &name),
+        claim: stores.claims.get(&ObjectRef::new(&claim_name(&model)).within(&namespace)),
+        jobs: jobs_of(&model, stores.jobs.state()),
+        pod: None,
+        claim_warning: None,
+        job_warning: None,
+        log: None,
+        progress: None,
+        over_for: Duration::ZERO,
+        model,
+    };
+    if observed.model.meta().deletion_timestamp.is_some() {
+        return ask_again(observed, context).await;
+    }
+    let Some(job) = observed.jobs.last().cloned() else { return Ok(observed) };
+    observed.pod = newest_pod(&job, stores.pods.state());
+    let uid = job.uid().unwrap_or_default();
+    let recorded = observed.known().is_some();
+    let state = attempt::read(&job, observed.pod.as_deref()).state;
+    match &state {
+        State::NoPod => observed.job_warning = warning(&context.client, job.as_ref()).await?,
+        State::Starting | State::Blocked(_) => {
+            if let Some(claim) = observed.claim.clone().filter(|claim| is_pending(claim)) {
+                observed.claim_warning = warning(&context.client, claim.as_ref()).await?;
+            }
+        }
+        State::Running(Some(address)) => observed.progress = recent.progress(&uid, address).await,
+        State::Running(None) => {}
+        State::Succeeded if !recorded => {
+            observed.log = Some(log(&context.client, &namespace, observed.pod.as_deref()).await?);
+        }
+        State::Succeeded | State::Failed(_) => {}
+    }
+    if matches!(state, State::Succeeded | State::Failed(_)) {
+        observed.over_for = recent.over_for(&uid);
+    }
+    Ok(observed)
+}
+
+async fn ask_again(mut observed: Observed, context: &Context) -> Result<Observed, Error> {
+    let namespace = observed.model.namespace().unwrap_or_default();
+    observed.users = users_now(&observed.model, context).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    let claim = claims.get_opt(&claim_name(&observed.model)).await;
+    observed.claim = claim.map_err(|error| Error::List("claims", error))?.map(Arc::new);
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    let ours = ListParams::default().labels(&format!("{}={}", labels::MODEL, observed.model.name_any()));
+    let jobs = jobs.list(&ours).await.map_err(|error| Error::List("jobs", error))?;
+    observed.jobs = jobs_of(&observed.model, jobs.items.into_iter().map(Arc::new).collect());
+    Ok(observed)
+}
+
+/// Deployments that use the model, as the API server has them now.
+pub async fn users_now(model: &LlmModel, context: &Context) -> Result<Vec<Arc<LlmDeployment>>, Error> {
+    let namespace = model.namespace().unwrap_or_default();
+    let api: Api<LlmDeployment> = Api::namespaced(context.client.clone(), &namespace);
+    let all = api.list(&ListParams::default()).await.map_err(|error| Error::List("deployments", error))?;
+    Ok(users(all.items.into_iter().map(Arc::new).collect(), &namespace, &model.name_any()))
+}
+
+fn users(all: Vec<Arc<LlmDeployment>>, namespace: &str, model: &str) -> Vec<Arc<LlmDeployment>> {
+    let uses = |user: &Arc<LlmDeployment>| {
+        user.namespace().as_deref() == Some(namespace)
+            && name::served_by(&user.spec).as_deref() == Some(model)
+    };
+    let mut users: Vec<_> = all.into_iter().filter(uses).collect();
+    users.sort_by_key(|user| user.name_any());
+    users
+}
+
+fn jobs_of(model: &LlmModel, all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
+    let mut jobs: Vec<_> = all.into_iter().filter(|job| owns(model, job.as_ref())).collect();
+    jobs.sort_by_key(|job| attempt::number(job));
+    jobs
+}
+
+fn newest_pod(job: &Job, all: Vec<Arc<Pod>>) -> Option<Arc<Pod>> {
+    let uid = job.uid();
+    let of_job = |pod: &Arc<Pod>| pod.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
+    all.into_iter().filter(of_job).max_by_key(|pod| (pod.creation_timestamp(), pod.name_any()))
+}
+
+fn is_pending(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
+}
+
+/// The newest warning about an object.
+async fn warning<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    object: &K,
+) -> Result<Option<String>, Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    let selector = format!("involvedObject.uid={},type=Warning", object.uid().unwrap_or_default());
+    let events = api.list(&ListParams::default().fields(&selector).limit(EVENTS)).await;
+    let events = events.map_err(|error| Error::Events(object.name_any(), error))?;
+    let time = |event: &Event| {
+        let series = event.series.as_ref().and_then(|series| series.last_observed_time.clone());
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        series.or_else(|| event.event_time.clone()).map(|time| time.0).max(last)
+    };
+    let newest = events.items.into_iter().max_by_key(time);
+    Ok(newest.and_then(|event| event.message))
+}
+
+async fn log(client: &Client, namespace: &str, pod: Option<&Pod>) -> Result<Log, Error> {
+    let Some(pod) = pod else { return Ok(Log::Unusable("its pod is gone".to_owned())) };
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let parameters =
+        LogParams { tail_lines: Some(LOG_LINES), limit_bytes: Some(LOG_BYTES), ..LogParams::default() };
+    let text = match api.logs(&pod.name_any(), &parameters).await {
+        Ok(text) => text,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            return Ok(Log::Unusable("its pod is gone".to_owned()));
+        }
+        Err(error) => return Err(Error::Log(pod.name_any(), error)),
+    };
+    Ok(match Inspection::from_log(&text) {
+        Some(Ok(inspection)) => Log::Found(Box::new(inspection)),
+        Some(Err(error)) => Log::Unusable(crate::telemetry::chain(&error)),
+        None => Log::Unusable("its log has no such line".to_owned()),
+    })
+}

@@ -1,0 +1,117 @@
+//! What to do about a model: a decision on values.
+//!
+//! In: what was observed, and the settings. Out: a [`Plan`], which leaves execution no choices.
+//! It must not know the API server or a clock: how long something has lasted is part of what was observed.
+
+mod nodes;
+mod step;
+
+use std::sync::Arc;
+
+use contract::inspect::Inspection;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Resource, ResourceExt};
+
+use super::observe::Observed;
+use super::reason::{Cause, Reason};
+use crate::api::LlmModel;
+use crate::args::RuntimeArgs;
+use crate::controller::Next;
+use contract::labels;
+
+pub use nodes::JobNodes;
+
+/// What to do.
+#[derive(Debug)]
+pub enum Plan {
+    /// A deployment made it, and none uses it any more: delete it, after asking the API server once more.
+    Retire,
+    /// It is being deleted: delete these, and let it go once there are none.
+    Remove {
+        /// Jobs that it made.
+        jobs: Vec<Arc<Job>>,
+        /// The claim that it made.
+        claim: Option<Arc<PersistentVolumeClaim>>,
+    },
+    /// Everything else.
+    Keep(Box<Keep>),
+}
+
+/// What to apply, and what is true.
+#[derive(Debug)]
+pub struct Keep {
+    /// Why it is as it is.
+    pub cause: Cause,
+    /// Whether the claim has to be made.
+    pub make_claim: bool,
+    /// The attempt to begin, with the nodes that suit it.
+    pub start: Option<(u32, JobNodes)>,
+    /// Jobs that are no longer needed.
+    pub discard: Vec<Arc<Job>>,
+    /// What is known of the weights, if they are there.
+    pub inspection: Option<Inspection>,
+    /// When to look again.
+    pub next: Next,
+}
+
+impl Keep {
+    /// Nothing to do but to wait.
+    fn wait(cause: Cause, next: Next) -> Self {
+        Self { cause, make_claim: false, start: None, discard: Vec::new(), inspection: None, next }
+    }
+}
+
+/// Name of the claim that holds a model's weights.
+#[must_use]
+pub fn claim_name(model: &LlmModel) -> String {
+    let existing = model.spec.source.persistent_volume_claim.as_ref();
+    existing.map_or_else(|| model.name_any(), |claim| claim.claim_name.clone())
+}
+
+/// Whether the model's claim is one that somebody else made and keeps.
+#[must_use]
+pub fn claim_is_foreign(model: &LlmModel) -> bool {
+    model.spec.source.persistent_volume_claim.is_some()
+}
+
+/// Whether a deployment made this model.
+fn is_made_by_a_deployment(model: &LlmModel) -> bool {
+    model.labels().get(labels::APP_MANAGED_BY).is_some_and(|manager| manager == labels::MANAGER)
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(observed: &Observed, settings: &RuntimeArgs) -> Plan {
+    let model = &observed.model;
+    let unused = observed.users.is_empty();
+    if model.meta().deletion_timestamp.is_some() {
+        if !unused {
+            return Plan::Keep(Box::new(Keep {
+                inspection: observed.known().cloned(),
+                ..Keep::wait(in_use(observed), Next::OnChange)
+            }));
+        }
+        let claim = observed.claim.clone().filter(|claim| owns(model, claim.as_ref()));
+        return Plan::Remove { jobs: observed.jobs.clone(), claim };
+    }
+    if unused && is_made_by_a_deployment(model) {
+        return Plan::Retire;
+    }
+    Plan::Keep(Box::new(step::keep(observed, settings)))
+}
+
+fn in_use(observed: &Observed) -> Cause {
+    let names: Vec<String> = observed.users.iter().map(|user| user.name_any()).collect();
+    let message = format!("it is deleted once these deployments no longer use it: {}", names.join(", "));
+    Cause::new(Reason::InUse, message)
+}
+
+/// Whether the model made this object.
+pub(super) fn owns<K: kube::Resource>(model: &LlmModel, object: &K) -> bool {
+    let uid = model.uid();
+    object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+}
+
+#[cfg(test)]
+mod tests;
