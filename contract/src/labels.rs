@@ -15,6 +15,8 @@ pub const REVISION: &str = "llmfleet.dev/revision";
 pub const REPLICA: &str = "llmfleet.dev/replica";
 /// Eight hex digits of the booking that a pod spends.
 pub const BOOKING: &str = "llmfleet.dev/booking";
+/// Number of a job's attempt, from 1.
+pub const ATTEMPT: &str = "llmfleet.dev/attempt";
 /// `"true"` on pods that get traffic from the Service.
 pub const SERVING: &str = "llmfleet.dev/serving";
 /// Annotation: leave this object alone.

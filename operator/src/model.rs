@@ -11,5 +11,4 @@ pub mod name;
 pub mod observe;
 pub mod plan;
 pub mod reason;
-pub mod recent;
 pub mod status;

@@ -3,14 +3,12 @@
 //! In: a job and its newest pod. Out: an [`Attempt`]. It must not know what follows from it.
 
 use contract::exit::ExitReport;
+use contract::labels::ATTEMPT;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt;
 
 use super::reason::{Cause, Reason};
-
-/// Label of a job: which attempt it is, from 1.
-pub const ATTEMPT: &str = "llmfleet.dev/attempt";
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::build;
-use super::observe::{self, Observed, observe};
+use super::observe::{self, Observed, Recent, observe};
 use super::plan::{Keep, Plan, claim_name, plan};
-use super::recent::Recent;
 use super::status::{self, STALLED};
 use crate::api::condition::ConditionStatus;
 use crate::api::{LlmDeployment, LlmModel};

@@ -3,6 +3,8 @@
 //! In: stores, and calls where stores do not suffice: the log of a job that ended, events about what does not get on,
 //! the progress of a pod. Out: [`Observed`]. It must not decide anything but what is worth a call.
 
+pub mod recent;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +18,11 @@ use kube::{Api, Client, Resource, ResourceExt};
 use super::attempt::{self, State};
 use super::name;
 use super::plan::{claim_name, owns};
-use super::recent::Recent;
 use crate::api::shared::Progress;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::context::Context;
 use contract::labels;
+pub use recent::Recent;
 
 /// Bytes of a job's log that are read: the line, and what a program may print beside it.
 const LOG_BYTES: i64 = 64 << 10;

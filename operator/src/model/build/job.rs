@@ -3,6 +3,7 @@
 use contract::config::MODELS_DIR;
 use contract::fetch::{FetchFile, FetchSpec};
 use contract::http::{ADMIN_PORT, ADMIN_PORT_NAME};
+use contract::labels::ATTEMPT;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, LocalObjectReference,
@@ -16,7 +17,6 @@ use kube::ResourceExt;
 use super::{COMPONENT, labels_of};
 use crate::api::LlmModel;
 use crate::args::RuntimeArgs;
-use crate::model::attempt::ATTEMPT;
 use crate::model::plan::{JobNodes, claim_name};
 
 /// Any user but root will do; this one is what distroless images call `nonroot`.
