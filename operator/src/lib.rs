@@ -24,5 +24,6 @@ pub mod fleet;
 pub mod leader;
 pub mod metrics;
 pub mod model;
+pub mod placement;
 pub mod run;
 pub mod telemetry;

@@ -49,6 +49,28 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
+    /// One word of a closed set.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotReady => "NotReady",
+            Self::Cordoned => "Cordoned",
+            Self::Architecture(_) => "Architecture",
+            Self::Label(_) => "Label",
+            Self::Volume | Self::VolumeElsewhere(_) => "Volume",
+            Self::Taint(_) => "Taint",
+            Self::Pods => "Pods",
+            Self::Cpu { .. } => "Cpu",
+            Self::HostMemory { .. } => "HostMemory",
+            Self::NoCards => "NoCards",
+            Self::SharedCards(_) => "SharedCards",
+            Self::Product(_) => "Product",
+            Self::UnknownMemory => "UnknownMemory",
+            Self::CardsTaken { .. } => "CardsTaken",
+            Self::CardBytes { .. } | Self::Bytes { .. } => "Bytes",
+        }
+    }
+
     /// How near a node was to fit: what a person can do most about comes first.
     const fn nearness(&self) -> u8 {
         match self {
@@ -92,6 +114,16 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
+    /// The nearest miss as one word of a closed set, for metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        self.nodes
+            .iter()
+            .map(|(_, reason)| reason)
+            .min_by_key(|r| r.nearness())
+            .map_or("NoNodes", Reason::name)
+    }
+
     /// Most bytes that a demand like this one could have had, where bytes were all that was missing.
     #[must_use]
     pub fn largest_fit(&self, demand: &Demand) -> Option<Bytes> {

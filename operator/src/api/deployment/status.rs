@@ -80,9 +80,6 @@ pub struct PlacementStatus {
     pub booking: String,
     /// How many bookings this replica of this revision has had before.
     pub attempt: u32,
-    /// How many of them in a row failed; the next attempt waits longer after each.
-    #[serde(default)]
-    pub failures: u32,
     /// Node that was chosen.
     #[schemars(length(max = 253))]
     pub node: String,
