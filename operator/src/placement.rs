@@ -47,13 +47,15 @@ impl Placement {
         Self(sender)
     }
 
-    /// Places all that one owner needs; one outcome for each demand, in their order. An owner that needs nothing
-    /// more calls [`Placement::release`] instead.
+    /// Places all that one owner needs, each on a node of its own choice; one outcome for each, in their order.
     ///
     /// # Cancel safety
     /// A caller that goes away leaves its bookings assumed until its owner asks again or is released.
-    pub async fn place(&self, demands: Vec<Demand>) -> Vec<Outcome> {
-        let Some(owner) = demands.first().map(|demand| demand.owner.clone()) else { return Vec::new() };
+    pub async fn place(&self, owner: Owner, demands: Vec<Demand>) -> Vec<Outcome> {
+        if demands.is_empty() {
+            self.release(owner).await;
+            return Vec::new();
+        }
         let (reply, answer) = oneshot::channel();
         self.send(Request::Place { owner, demands, reply }).await;
         answer.await.expect("the task answers every request")
