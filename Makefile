@@ -19,6 +19,10 @@ help: ## This list
 demo: setup model images ## From nothing to a model that answers, on a cluster of its own (DEMO_EXIT=1: tear down, report)
 	@$(LAB) demo
 
+.PHONY: demo-down
+demo-down: ## Remove what the demo left running
+	@$(LAB) --name demo down
+
 .PHONY: check
 check: setup ## Format, lints, licences, generated files, documentation, tidiness
 	@deploy/check.sh

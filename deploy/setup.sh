@@ -6,7 +6,7 @@ set -euo pipefail
 # What a node of the lab needs, the lab installs itself.
 readonly NEEDED=(
     cc:gcc c++:g++ make:make git:git # builds
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates buildah:buildah # images
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates buildah:buildah /bin/busybox:busybox-static # images
 )
 
 # Tools of the administrator are not in everyone's path.
