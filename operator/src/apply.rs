@@ -9,6 +9,7 @@
 //! - A deletion names the uid, so that an object of the same name that came later is left alone.
 
 pub mod differ;
+mod partial;
 pub mod refusal;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

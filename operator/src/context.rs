@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::cache::Stores;
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::placement::Placement;
 
 /// What every reconcile pass needs from outside.
 pub struct Context {
@@ -19,6 +20,8 @@ pub struct Context {
     pub stores: Stores,
     /// Writes objects.
     pub applier: Applier,
+    /// Places.
+    pub placement: Placement,
     /// Tells people.
     pub events: Events,
     /// Counts.

@@ -19,6 +19,7 @@ pub mod client;
 pub mod context;
 pub mod controller;
 pub mod crd;
+pub mod deployment;
 pub mod events;
 pub mod fleet;
 pub mod leader;

@@ -29,7 +29,8 @@ use crate::context::Context;
 use crate::events::Events;
 use crate::leader::{self, Elector, Term, Timing};
 use crate::metrics::Metrics;
-use crate::{admin, model};
+use crate::placement::Placement;
+use crate::{admin, deployment, model};
 use contract::labels::MANAGER;
 
 /// How long passes in flight may take after SIGTERM. The lease is held meanwhile.
@@ -66,6 +67,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let context = Arc::new(Context {
         applier: Applier::new(work.clone(), metrics.clone()),
+        placement: Placement::spawn(stores.clone(), metrics.clone()),
         events: Events::new(work.clone(), MANAGER, &identity),
         client: work,
         stores,
@@ -111,7 +113,10 @@ async fn lead(
         () = stop.cancelled() => return,
     }
     tracing::info!("everything is listed: controllers start");
-    model::controller::run(context, changes.subscribe(), stop).await;
+    tokio::join!(
+        model::controller::run(context.clone(), changes.subscribe(), stop.clone()),
+        deployment::controller::run(context, changes.subscribe(), stop),
+    );
 }
 
 async fn asked_to_end() -> anyhow::Result<()> {

@@ -1,0 +1,66 @@
+//! Writes of one field of an object, each by its own writer.
+//!
+//! In: an object as observed, and the field. Out: nothing, or an error that may pass.
+
+use kube::api::{Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::{Applier, Error};
+use crate::api::LlmDeployment;
+use crate::api::deployment::PlacementStatus;
+use contract::labels::FIELD_MANAGER_PLACEMENT;
+
+impl Applier {
+    /// Records all bookings of a deployment, if they differ from those that were observed.
+    ///
+    /// The resourceVersion makes a pass on an old view fail instead of undoing a newer one's bookings.
+    ///
+    /// # Errors
+    /// A write that did not happen, a conflict among them: the next pass sees what is newer.
+    pub async fn patch_placement(
+        &self,
+        llm: &LlmDeployment,
+        observed: &[PlacementStatus],
+        placement: &[PlacementStatus],
+    ) -> Result<(), Error> {
+        if observed == placement {
+            return Ok(());
+        }
+        let (kind, name) = (LlmDeployment::kind(&()).into_owned(), llm.name_any());
+        self.metrics.api_write("apply_placement", &kind);
+        let body = json!({
+            "apiVersion": LlmDeployment::api_version(&()),
+            "kind": kind,
+            "metadata": { "name": name, "uid": llm.uid(), "resourceVersion": llm.resource_version() },
+            "status": { "placement": placement },
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER_PLACEMENT).force();
+        match self.api_of(llm).patch_status(&name, &parameters, &Patch::Apply(body)).await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Status { kind, name, source }),
+        }
+    }
+
+    /// Sets one label of this very object, if it has another value. An object that is gone is fine.
+    ///
+    /// # Errors
+    /// A write that did not happen.
+    pub async fn label<K>(&self, object: &K, label: &str, value: &str) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        if object.labels().get(label).is_some_and(|has| has == value) {
+            return Ok(());
+        }
+        let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
+        self.metrics.api_write("patch", &kind);
+        // The uid keeps the label from reaching a later object of the same name.
+        let body = json!({ "metadata": { "uid": object.uid(), "labels": { label: value } } });
+        match self.api_of(object).patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+            Err(source) => Err(Error::Apply { kind, name, source }),
+        }
+    }
+}

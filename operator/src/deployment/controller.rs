@@ -1,0 +1,366 @@
+//! The loop over deployments: observe ⇒ validate → demand → rollout ⇒ placement ⇒ plan → build ⇒ apply → status.
+//!
+//! In: deployments and what changes around them. Out: writes. It decides nothing.
+//!
+//! # Flow of a pass
+//! 1. The model of an inline source is made.
+//! 2. Once the model is known: bookings that are missing are asked for and recorded, before any pod exists.
+//! 3. Configuration, service and pods are applied; pods that go are deleted; ready pods get traffic.
+//! 4. The status is written, also when a write before was refused.
+//!
+//! # Guarantees
+//! A pass that is repeated writes nothing. A pass on an old view cannot make a second pod: bookings are recorded
+//! against the resourceVersion that was seen, and names of pods follow from bookings.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::device::DeviceClass;
+use contract::inspect::Inspection;
+use contract::{Bytes, labels};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use tokio::sync::broadcast::Receiver;
+use tokio_util::sync::CancellationToken;
+
+use super::build::{self, Frozen, PodPlan, config_map};
+use super::demand::{self, Chosen, choose};
+use super::observe::{Observed, observe};
+use super::plan::{Plan, plan};
+use super::revision::{Revision, Weights, revision};
+use super::rollout::{Situation, steps};
+use super::status::{self, Pass};
+use super::validate::{Validated, validate};
+use super::{health, names};
+use crate::api::condition::{ConditionStatus, find};
+use crate::api::deployment::PlacementStatus;
+use crate::api::model::LlmModelSpec;
+use crate::api::{LlmDeployment, LlmModel};
+use crate::apply::{self, Applied, Desired};
+use crate::cache::{Stores, Touched, kind_of};
+use crate::context::Context;
+use crate::controller::{Loop, Next};
+use crate::events::transitions;
+use crate::fleet::{Demand, Outcome};
+use crate::model::name::{name_of, served_by};
+use crate::telemetry::chain;
+
+/// How often a pod that loads is asked how far it is.
+const LOADING: Duration = Duration::from_secs(5);
+/// How often a pod that serves is asked what it measures, and the API server for what it has refused.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// A pass that failed for a passing reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something could not be written.
+    #[error("cannot bring the deployment further")]
+    Apply(#[from] apply::Error),
+}
+
+impl Error {
+    fn category(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+        }
+    }
+}
+
+/// Looks after all deployments until shutdown.
+pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: CancellationToken) {
+    let stores = context.stores.clone();
+    let this = Loop {
+        store: context.stores.deployments.clone(),
+        changes,
+        affected: Box::new(move |touched| affected(touched, &stores)),
+        shutdown,
+    };
+    let http = reqwest::Client::new();
+    let pass = move |llm, context| pass(llm, context, http.clone());
+    crate::controller::run(this, context, pass, Error::category).await;
+}
+
+/// Deployments that a change may matter to.
+fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmDeployment>> {
+    if let Some(name) = &touched.deployment {
+        let own = ObjectRef::new(name).within(&touched.namespace);
+        // A pod that came or went changes what others may have.
+        let others = if touched.spec_changed { waiting(stores) } else { Vec::new() };
+        return [vec![own], others].concat();
+    }
+    let kind = touched.kind;
+    if kind == kind_of::<LlmDeployment>() {
+        let own = ObjectRef::new(&touched.name).within(&touched.namespace);
+        return if touched.spec_changed { [vec![own], waiting(stores)].concat() } else { Vec::new() };
+    }
+    if kind == kind_of::<Node>() || kind == kind_of::<Pod>() {
+        return waiting(stores);
+    }
+    let uses = |llm: &Arc<LlmDeployment>| {
+        let model = touched.model.as_ref().unwrap_or(&touched.name);
+        llm.namespace().as_deref() == Some(&touched.namespace) && served_by(&llm.spec).as_ref() == Some(model)
+    };
+    stores
+        .deployments
+        .state()
+        .iter()
+        .filter(|llm| uses(llm))
+        .map(|llm| ObjectRef::from_obj(llm.as_ref()))
+        .collect()
+}
+
+/// Deployments that wait for room.
+fn waiting(stores: &Stores) -> Vec<ObjectRef<LlmDeployment>> {
+    let waits = |llm: &Arc<LlmDeployment>| {
+        let conditions = llm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        find(conditions, "Placed").is_some_and(|c| c.status == ConditionStatus::False.name())
+    };
+    stores
+        .deployments
+        .state()
+        .iter()
+        .filter(|llm| waits(llm))
+        .map(|llm| ObjectRef::from_obj(llm.as_ref()))
+        .collect()
+}
+
+/// What a pass finds out before it writes pods.
+#[derive(Default)]
+struct Found {
+    chosen: Option<Result<Chosen, String>>,
+    frozen: Option<Frozen>,
+    plan: Plan,
+    refused: Option<String>,
+    wake_at: Option<Timestamp>,
+}
+
+/// All that the steps of a pass look at.
+struct Scene<'a> {
+    context: &'a Context,
+    llm: &'a LlmDeployment,
+    observed: &'a Observed,
+    now: Timestamp,
+}
+
+async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, http: reqwest::Client) -> Result<Next, Error> {
+    let deleted = llm.meta().deletion_timestamp.is_some();
+    if deleted || llm.annotations().contains_key(labels::PAUSED) {
+        // What the deployment owns goes with it: the API server's garbage collector follows the owner references.
+        return Ok(Next::OnChange);
+    }
+    let observed = observe(&context.stores, &http, &llm).await;
+    let scene = Scene { context: &context, llm: &llm, observed: &observed, now: Timestamp::now() };
+    let validated = validate(&llm).map_err(|error| chain(&error));
+    let mut found = Found::default();
+    let mut desired = Vec::new();
+    if let Ok(validated) = &validated {
+        desired.extend(scene.model());
+        desired.push(Desired::converge(&build::service(&llm), observed.service.as_deref()));
+        found = scene.places(validated).await?;
+        desired.extend(scene.revision_and_pods(&found));
+    }
+    let applied = context.applier.apply(desired).await;
+    let written = match &applied {
+        Ok(_) => scene.promote_and_delete(&found).await,
+        Err(_) => Ok(()),
+    };
+    scene.report(&validated, &found, applied.as_ref().ok()).await?;
+    applied?;
+    written?;
+    Ok(scene.next(&found))
+}
+
+impl Scene<'_> {
+    /// The model of an inline source. It outlives the deployment if others use it, so it has no owner.
+    fn model(&self) -> Option<Desired> {
+        let source = self.llm.spec.model.source.clone()?;
+        let name = name_of(&source);
+        let spec = LlmModelSpec { source, volume: self.llm.spec.volume.clone() };
+        let mut model = LlmModel::new(&name, spec);
+        model.metadata.namespace = self.llm.namespace();
+        let labels = [(labels::APP_NAME, labels::MANAGER), (labels::APP_MANAGED_BY, labels::MANAGER)];
+        model.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        Some(Desired::create_only(&model, self.observed.model.as_deref()))
+    }
+
+    /// Asks for the bookings that are missing and records them.
+    async fn places(&self, validated: &Validated) -> Result<Found, Error> {
+        let mut found = Found::default();
+        let status = self.observed.model.as_ref().and_then(|model| model.status.as_ref());
+        let ready = status.is_some_and(|s| {
+            find(&s.conditions, status::READY).is_some_and(|c| c.status == ConditionStatus::True.name())
+        });
+        let inspected = status.and_then(|s| Some((Weights::of(s)?, s.inspection.as_ref()?)));
+        let placed = self.llm.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default();
+        let Some((weights, inspection)) = inspected.filter(|_| ready || !placed.is_empty()) else {
+            return Ok(found);
+        };
+        let simulated = self.simulates();
+        let chosen = match choose(&self.llm.spec, validated, inspection, simulated) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                found.plan.placement = placed.to_vec();
+                found.chosen = Some(Err(chain(&error)));
+                return Ok(found);
+            }
+        };
+        let revision = revision(&self.llm.name_any(), &self.llm.spec, &weights, chosen.capacity);
+        let situation = Situation {
+            owner: (&validated.owner.1, &validated.uid),
+            target: &revision.hash,
+            replicas: validated.replicas,
+            placement: placed,
+            pods: &self.observed.pods,
+            usable_nodes: &self.observed.usable_nodes,
+            now: self.now,
+        };
+        let steps = steps(&situation);
+        let readers: BTreeSet<String> = placed.iter().map(|p| p.node.clone()).collect();
+        let reach = demand::reach(self.observed, readers);
+        let demands: Vec<Demand> =
+            steps.book.iter().map(|book| demand::demand(validated, &chosen, book, reach.clone())).collect();
+        let outcomes = self.context.placement.place(validated.owner.clone(), demands.clone()).await;
+        found.refused = refusal(&demands, &outcomes, &chosen, inspection);
+        found.plan = plan(&situation, &steps, outcomes, &chosen);
+        found.wake_at = steps.wake_at;
+        found.frozen = Some(self.frozen(revision));
+        found.chosen = Some(Ok(chosen));
+        self.context.applier.patch_placement(self.llm, placed, &found.plan.placement).await?;
+        Ok(found)
+    }
+
+    fn simulates(&self) -> bool {
+        self.context.settings.allow_simulated_devices
+            && self.llm.spec.accelerator.class == DeviceClass::Nvidia
+    }
+
+    /// What the revision's ConfigMap says, if there is one: another operator's image is kept.
+    fn frozen(&self, revision: Revision) -> Frozen {
+        let name = names::config_map(&self.llm.name_any(), &revision.hash);
+        let written = self.observed.config_maps.get(&name).map(|map| config_map::read(map));
+        match written {
+            Some(Ok(frozen)) => frozen,
+            Some(Err(error)) => {
+                tracing::warn!(
+                    name,
+                    error = chain(&error),
+                    "a revision cannot be read: taking its own values"
+                );
+                Frozen::new(revision, &self.context.settings)
+            }
+            None => Frozen::new(revision, &self.context.settings),
+        }
+    }
+
+    /// The target's ConfigMap, and a pod for each of its bookings that has none.
+    fn revision_and_pods(&self, found: &Found) -> Vec<Desired> {
+        let (Some(Ok(chosen)), Some(frozen)) = (&found.chosen, &found.frozen) else { return Vec::new() };
+        let map = build::config_map(self.llm, frozen);
+        let seen = self.observed.config_maps.get(&map.name_any()).map(AsRef::as_ref);
+        let mut desired = vec![Desired::create_only(&map, seen)];
+        let of_target = |p: &&PlacementStatus| p.revision == frozen.revision.hash;
+        for booking in found.plan.placement.iter().filter(of_target) {
+            let pod = build::pod(&PodPlan {
+                owner: self.llm,
+                frozen,
+                booking,
+                concurrency: chosen.capacity.concurrency,
+                simulated: self.simulates().then(|| self.card(&booking.node)),
+                runtime_class: self.observed.runtime_class.as_deref(),
+                image_pull_secrets: &self.context.settings.image_pull_secrets,
+            });
+            // A booking whose bytes do not fit in 64 bits was refused by every node.
+            let Ok(pod) = pod else { continue };
+            let seen = self.observed.pods.get(&pod.name_any()).map(AsRef::as_ref);
+            desired.push(Desired::create_only(&pod, seen));
+        }
+        desired
+    }
+
+    fn card(&self, node: &str) -> Bytes {
+        self.observed.cards.get(node).copied().unwrap_or_default()
+    }
+
+    /// Gives traffic to ready pods; deletes pods that go, and configuration that no pod uses any more.
+    async fn promote_and_delete(&self, found: &Found) -> Result<(), apply::Error> {
+        let applier = &self.context.applier;
+        for (name, pod) in &self.observed.pods {
+            if found.plan.delete.contains(name) {
+                applier.delete(pod.as_ref()).await?;
+            } else if health::is_ready(pod) {
+                applier.label(pod.as_ref(), labels::SERVING, names::SERVING).await?;
+            }
+        }
+        let Some(frozen) = &found.frozen else { return Ok(()) };
+        let used: BTreeSet<&str> = found.plan.placement.iter().map(|p| p.revision.as_str()).collect();
+        for map in self.observed.config_maps.values() {
+            let of = map.labels().get(labels::REVISION).map_or("", String::as_str);
+            if of != frozen.revision.hash && !used.contains(of) {
+                applier.delete(map.as_ref()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the status and tells people what changed.
+    async fn report(
+        &self,
+        validated: &Result<Validated, String>,
+        found: &Found,
+        applied: Option<&Applied>,
+    ) -> Result<(), Error> {
+        let model = served_by(&self.llm.spec);
+        let status = status::status(&Pass {
+            llm: self.llm,
+            observed: self.observed,
+            validated: validated.as_ref().map_err(String::as_str),
+            model: model.as_deref(),
+            chosen: found.chosen.as_ref().map(|c| c.as_ref().map_err(String::as_str)),
+            target: found.frozen.as_ref().map(|frozen| frozen.revision.hash.as_str()),
+            plan: &found.plan,
+            refusal: applied.and_then(Applied::refusal).map(|(_, _, refusal)| refusal),
+            refused: found.refused.as_deref(),
+            simulated: self.simulates(),
+            now: self.now,
+        });
+        let mut old = self.llm.status.clone();
+        let before = old.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        // Bookings have a writer of their own.
+        old.iter_mut().for_each(|status| status.placement.clear());
+        self.context.applier.patch_status(self.llm, old.as_ref(), &status).await?;
+        let notes = transitions(&before, &status.conditions, status::is_warning);
+        self.context.events.publish(&self.llm.object_ref(&()), notes).await;
+        Ok(())
+    }
+
+    fn next(&self, found: &Found) -> Next {
+        let due = found.wake_at.map(|at| Duration::try_from(at.duration_since(self.now)).unwrap_or_default());
+        let loading = !self.observed.progress.is_empty();
+        let usual = if loading { LOADING } else { SETTLED };
+        if self.observed.pods.is_empty() && found.wake_at.is_none() && found.refused.is_none() {
+            return Next::OnChange;
+        }
+        Next::After(due.map_or(usual, |due| due.min(usual)))
+    }
+}
+
+/// What is said of replicas that fit nowhere, with the context that would fit.
+fn refusal(demands: &[Demand], outcomes: &[Outcome], chosen: &Chosen, model: &Inspection) -> Option<String> {
+    let refused = demands.iter().zip(outcomes).find_map(|(demand, outcome)| match outcome {
+        Outcome::Refused(refusal) => Some((demand, refusal)),
+        Outcome::Placed(_) | Outcome::AfterRelease(_) => None,
+    });
+    let (demand, refusal) = refused?;
+    let would_fit =
+        refusal.largest_fit(demand).and_then(|b| demand::largest_context(chosen, demand.class, model, b));
+    let advice = would_fit.map(|tokens| {
+        format!(
+            "; a capacity.contextLength of {tokens} would fit with {} sequences",
+            chosen.capacity.concurrency
+        )
+    });
+    Some(format!("replica {}: {refusal}{}", demand.replica, advice.unwrap_or_default()))
+}

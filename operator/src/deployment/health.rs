@@ -1,0 +1,149 @@
+//! What keeps a pod from running, in words.
+//!
+//! In: a pod. Out: a reason of a closed set and a sentence with the kubelet's, the scheduler's or the runtime's own
+//! words. It must not know whether the pod serves or fetches.
+
+use contract::exit::{ExitReason, ExitReport};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::jiff::Timestamp;
+
+/// What keeps a pod from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// One word of a closed set.
+    pub reason: &'static str,
+    /// For a person.
+    pub message: String,
+}
+
+/// The first thing that is wrong with a pod, if anything is.
+#[must_use]
+pub fn problem(pod: &Pod) -> Option<Problem> {
+    let status = pod.status.as_ref()?;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    if status.phase.as_deref() == Some("Failed") && status.reason.is_some() {
+        let words = status.message.clone().unwrap_or_default();
+        let reason = if status.reason.as_deref() == Some("Evicted") { "Evicted" } else { "PodRejected" };
+        return Some(Problem { reason, message: format!("pod {name}: {words}") });
+    }
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    if let Some(problem) = containers.filter_map(|container| of_container(name, container)).next() {
+        return Some(problem);
+    }
+    let scheduled =
+        status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let words = scheduled.message.clone().unwrap_or_default();
+    Some(Problem { reason: "Unschedulable", message: format!("pod {name}: {words}") })
+}
+
+fn of_container(pod: &str, container: &ContainerStatus) -> Option<Problem> {
+    let state = container.state.as_ref();
+    let ended = state.and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let ended = ended.or_else(|| container.last_state.as_ref().and_then(|s| s.terminated.as_ref()));
+    if container.ready {
+        return None;
+    }
+    if let Some(ended) = ended.filter(|ended| ended.exit_code != 0) {
+        if let Some(report) = ended.message.as_deref().and_then(ExitReport::from_line) {
+            return Some(Problem { reason: exit_reason(report.reason), message: report.message });
+        }
+        let oom = ended.reason.as_deref() == Some("OOMKilled");
+        let reason = if oom { "OutOfMemory" } else { "ContainerFailed" };
+        let words = ended.message.clone().or_else(|| ended.reason.clone()).unwrap_or_default();
+        let message = format!("pod {pod} ended with exit code {}: {}", ended.exit_code, words.trim());
+        return Some(Problem { reason, message });
+    }
+    let waiting = state.and_then(|s| s.waiting.as_ref())?;
+    let words = waiting.message.clone().unwrap_or_default();
+    let reason = match waiting.reason.as_deref()? {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
+        | "ImageInspectError" => "ImagePullFailed",
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => "ContainerNotCreated",
+        "CrashLoopBackOff" => "ContainerFailed",
+        _ => return None,
+    };
+    Some(Problem { reason, message: format!("image {}: {words}", container.image) })
+}
+
+/// The reason of an exit as it stands in conditions.
+#[must_use]
+pub const fn exit_reason(reason: ExitReason) -> &'static str {
+    match reason {
+        ExitReason::ConfigInvalid => "ConfigInvalid",
+        ExitReason::WeightsCorrupt => "WeightsCorrupt",
+        ExitReason::ModelUnsupported => "ModelUnsupported",
+        ExitReason::BudgetTooSmall => "BudgetTooSmall",
+        ExitReason::DeviceMemoryTaken => "DeviceMemoryTaken",
+        ExitReason::SelfTestFailed => "SelfTestFailed",
+        ExitReason::SourceUnavailable => "SourceUnavailable",
+        ExitReason::DigestMismatch => "DigestMismatch",
+        ExitReason::VolumeFull => "VolumeFull",
+        ExitReason::VolumeFailed => "VolumeFailed",
+        ExitReason::Internal => "Internal",
+    }
+}
+
+/// Whether the pod is ready and not going away.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// When the pod ended, as far as its containers or its conditions tell.
+#[must_use]
+pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    let containers = status.container_statuses.iter().flatten();
+    let finished =
+        containers.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
+    let moved =
+        status.conditions.iter().flatten().filter_map(|c| c.last_transition_time.as_ref().map(|t| t.0));
+    finished.chain(moved).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn found(status: &Value) -> Option<(&'static str, String)> {
+        let pod = json!({ "metadata": { "name": "p" }, "status": status });
+        problem(&serde_json::from_value(pod).unwrap()).map(|p| (p.reason, p.message))
+    }
+
+    fn container(ready: bool, state: &Value, last: &Value) -> Value {
+        let container = json!({
+            "name": "c", "image": "i:1", "imageID": "", "ready": ready, "restartCount": 1,
+            "state": state, "lastState": last,
+        });
+        json!({ "phase": "Running", "containerStatuses": [container] })
+    }
+
+    #[test]
+    fn the_runtime_s_own_words_win() {
+        let report = ExitReport { reason: ExitReason::BudgetTooSmall, message: "needs 2 GiB".into() };
+        let last = json!({ "terminated": { "exitCode": 1, "message": report.to_line() } });
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } });
+        let expected = Some(("BudgetTooSmall", "needs 2 GiB".to_owned()));
+        assert_eq!(found(&container(false, &waiting, &last)), expected);
+        assert_eq!(found(&container(true, &json!({ "running": {} }), &last)), None);
+    }
+
+    #[test]
+    fn the_kubelet_and_the_scheduler_are_quoted() {
+        let pull = json!({ "waiting": { "reason": "ErrImagePull", "message": "not found" } });
+        let expected = Some(("ImagePullFailed", "image i:1: not found".to_owned()));
+        assert_eq!(found(&container(false, &pull, &json!({}))), expected);
+        let oom = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
+        assert_eq!(found(&container(false, &oom, &json!({}))).unwrap().0, "OutOfMemory");
+        let condition = json!({ "type": "PodScheduled", "status": "False", "message": "0/1 nodes" });
+        let pending = json!({ "phase": "Pending", "conditions": [condition] });
+        assert_eq!(found(&pending), Some(("Unschedulable", "pod p: 0/1 nodes".to_owned())));
+        let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "low on memory" });
+        assert_eq!(found(&evicted).unwrap().0, "Evicted");
+        assert_eq!(found(&json!({ "phase": "Pending" })), None);
+    }
+}

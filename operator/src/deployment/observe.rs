@@ -1,0 +1,140 @@
+//! Everything that one pass looks at, read once.
+//!
+//! In: the stores and the admin ports of the deployment's pods. Out: [`Observed`]. It must not decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::Bytes;
+use contract::http::{ADMIN_PORT, PROGRESS, Progress, RuntimeStatus, STATUS};
+use contract::labels::DEPLOYMENT;
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use serde::de::DeserializeOwned;
+
+use super::health;
+use crate::api::{LlmDeployment, LlmModel};
+use crate::cache::Stores;
+use crate::fleet::card::Cards;
+use crate::model::name::served_by;
+
+/// How long a pod may take to answer; it is asked again at the next pass.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Most bytes of an answer that are read.
+const MAX_ANSWER: usize = 64 << 10;
+/// Runtime class that NVIDIA's container toolkit installs.
+const NVIDIA_CLASS: &str = "nvidia";
+
+/// What one pass looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The model that is to be served, if it is there.
+    pub model: Option<Arc<LlmModel>>,
+    /// The claim with its weights, and the volume behind it.
+    pub claim: Option<(Arc<PersistentVolumeClaim>, Option<Arc<PersistentVolume>>)>,
+    /// Pods of the deployment, by name.
+    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// Configuration of its revisions, by name.
+    pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    /// Its service.
+    pub service: Option<Arc<Service>>,
+    /// Names of nodes that are ready and not cordoned.
+    pub usable_nodes: BTreeSet<String>,
+    /// Bytes of a card of each node that has some and says so.
+    pub cards: BTreeMap<String, Bytes>,
+    /// Runtime class for cards, where there is one.
+    pub runtime_class: Option<String>,
+    /// What pods that load say of it, by pod.
+    pub progress: BTreeMap<String, Progress>,
+    /// What a ready pod measured.
+    pub measured: Option<RuntimeStatus>,
+}
+
+/// Reads the stores, then asks the pods.
+pub async fn observe(stores: &Stores, http: &reqwest::Client, llm: &LlmDeployment) -> Observed {
+    let namespace = llm.namespace().unwrap_or_default();
+    let name = llm.name_any();
+    let model = served_by(&llm.spec).and_then(|n| stores.models.get(&ObjectRef::new(&n).within(&namespace)));
+    let claim_name = model.as_ref().and_then(|m| m.status.as_ref()?.claim_name.clone());
+    let claim = claim_name.and_then(|n| stores.claims.get(&ObjectRef::new(&n).within(&namespace)));
+    let claim = claim.map(|claim| {
+        let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+        let volume = volume.and_then(|n| stores.volumes.get(&ObjectRef::new(n)));
+        (claim, volume)
+    });
+    let mut observed = Observed {
+        model,
+        claim,
+        pods: of_deployment(stores.pods.state(), llm),
+        config_maps: of_deployment(stores.config_maps.state(), llm),
+        service: stores.services.get(&ObjectRef::new(&name).within(&namespace)),
+        usable_nodes: stores.nodes.state().iter().filter(|n| is_usable(n)).map(|n| n.name_any()).collect(),
+        cards: stores.nodes.state().iter().filter_map(|node| Some((node.name_any(), card(node)?))).collect(),
+        runtime_class: stores.runtime_classes.get(&ObjectRef::new(NVIDIA_CLASS)).map(|c| c.name_any()),
+        ..Observed::default()
+    };
+    ask(http, &mut observed).await;
+    observed
+}
+
+/// Objects that carry the deployment's label, in its namespace, and are owned by this very object.
+fn of_deployment<K>(all: Vec<Arc<K>>, llm: &LlmDeployment) -> BTreeMap<String, Arc<K>>
+where
+    K: kube::Resource,
+{
+    let uid = llm.uid();
+    let ours = |object: &Arc<K>| {
+        object.namespace() == llm.namespace()
+            && object.labels().get(DEPLOYMENT) == llm.metadata.name.as_ref()
+            && object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+    };
+    all.into_iter().filter(ours).map(|object| (object.name_any(), object)).collect()
+}
+
+fn is_usable(node: &Arc<Node>) -> bool {
+    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    !cordoned && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn card(node: &Arc<Node>) -> Option<Bytes> {
+    Cards::read(node.labels(), 1)?.memory
+}
+
+/// Asks pods that load how far they are, and one that is ready what it measured. No answer is no news.
+async fn ask(http: &reqwest::Client, observed: &mut Observed) {
+    let address = |pod: &Arc<Pod>| {
+        let status = pod.status.as_ref()?;
+        let running = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
+        status.pod_ip.clone().filter(|_| running)
+    };
+    let loading = observed.pods.iter().filter(|(_, pod)| !health::is_ready(pod));
+    let loading = loading.filter_map(|(name, pod)| Some((name.clone(), address(pod)?)));
+    let questions =
+        loading.map(|(name, ip)| async move { (name, get::<Progress>(http, &ip, PROGRESS).await) });
+    let answers = join_all(questions).await;
+    observed.progress = answers.into_iter().filter_map(|(name, progress)| Some((name, progress?))).collect();
+    let ready = observed.pods.values().filter(|pod| health::is_ready(pod)).find_map(address);
+    if let Some(ip) = ready {
+        observed.measured = get(http, &ip, STATUS).await;
+    }
+}
+
+async fn get<T: DeserializeOwned>(http: &reqwest::Client, ip: &str, path: &str) -> Option<T> {
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    let answer = async {
+        let mut response = http.get(format!("http://{host}:{ADMIN_PORT}{path}")).send().await.ok()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.ok()? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_ANSWER {
+                return None;
+            }
+        }
+        serde_json::from_slice(&body).ok()
+    };
+    tokio::time::timeout(PATIENCE, answer).await.ok().flatten()
+}

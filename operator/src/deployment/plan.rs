@@ -1,0 +1,59 @@
+//! Joins the steps with what the fleet answered: everything that is to be written, without a choice left.
+//!
+//! In: [`Steps`], the outcome of each booking. Out: [`Plan`]. It must not know how objects look.
+
+use std::collections::BTreeSet;
+
+use super::demand::Chosen;
+use super::rollout::{Book, Situation, Steps, swap};
+use crate::api::deployment::PlacementStatus;
+use crate::fleet::{Outcome, Refusal};
+
+/// What is to be written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// All bookings, ordered by replica and revision.
+    pub placement: Vec<PlacementStatus>,
+    /// Names of pods that go.
+    pub delete: BTreeSet<String>,
+    /// Replicas that fit nowhere, and why.
+    pub refused: Vec<(u32, Refusal)>,
+    /// Replicas that wait for room that another booking of this deployment has, with its node.
+    pub waiting: Vec<(u32, String)>,
+}
+
+/// Joins steps and outcomes; `outcomes` are in the order of `steps.book`.
+#[must_use]
+pub fn plan(now: &Situation<'_>, steps: &Steps, outcomes: Vec<Outcome>, chosen: &Chosen) -> Plan {
+    let mut plan = Plan { placement: steps.keep.clone(), delete: steps.delete.clone(), ..Plan::default() };
+    let mut swapping = false;
+    for (book, outcome) in steps.book.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Placed(node) => plan.placement.push(placement(now, book, node, chosen)),
+            Outcome::AfterRelease(node) => {
+                let leaves = swap(now, book).filter(|_| !swapping);
+                swapping |= leaves.is_some();
+                plan.delete.extend(leaves);
+                plan.waiting.push((book.replica, node));
+            }
+            Outcome::Refused(refusal) => plan.refused.push((book.replica, refusal)),
+        }
+    }
+    plan.placement.sort_by(|a, b| (a.replica, &a.revision).cmp(&(b.replica, &b.revision)));
+    plan
+}
+
+fn placement(now: &Situation<'_>, book: &Book, node: String, chosen: &Chosen) -> PlacementStatus {
+    PlacementStatus {
+        replica: book.replica,
+        revision: now.target.to_owned(),
+        booking: book.booking.clone(),
+        attempt: book.attempt,
+        node,
+        devices: chosen.amounts.devices,
+        concurrency: chosen.capacity.concurrency,
+        memory: chosen.memory,
+        host_memory: chosen.amounts.memory,
+        cpu_millis: chosen.amounts.cpu_millis,
+    }
+}

@@ -1,0 +1,184 @@
+//! The next steps of a rollout, from what is observed alone.
+//!
+//! In: bookings, pods, the target revision, the time. Out: [`Steps`]: which bookings stay, which are wanted, which
+//! pods go. It must not know bytes, nodes' contents, or how pods are built.
+//!
+//! # Rules
+//! - A booking stays as long as a pod spends it, in whatever state.
+//! - A pod of an older revision goes when its replica's pod of the target is ready, or, where both do not fit, when
+//!   every other replica has a ready pod (swap in place, one at a time).
+//! - A pod that failed for good is replaced under a new booking, after a delay that doubles with each attempt.
+//! - A pod on a node that cannot be reached is left alone: its bytes may still be in use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::{health, names};
+use crate::api::deployment::PlacementStatus;
+use crate::fleet::ledger::has_ended;
+
+/// Delay before the first replacement; it doubles up to [`MAX_DELAY`].
+const FIRST_DELAY: SignedDuration = SignedDuration::from_secs(10);
+/// Longest delay between replacements.
+const MAX_DELAY: SignedDuration = SignedDuration::from_secs(300);
+
+/// What the next steps follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// Name and uid of the deployment.
+    pub owner: (&'a str, &'a str),
+    /// Revision that the spec asks for.
+    pub target: &'a str,
+    /// Replicas that the spec asks for.
+    pub replicas: u32,
+    /// Bookings.
+    pub placement: &'a [PlacementStatus],
+    /// Pods, by name.
+    pub pods: &'a BTreeMap<String, Arc<Pod>>,
+    /// Nodes that take pods.
+    pub usable_nodes: &'a BTreeSet<String>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A booking that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Book {
+    /// Index of the replica.
+    pub replica: u32,
+    /// How many bookings this replica of this revision has had before.
+    pub attempt: u32,
+    /// Its id.
+    pub booking: String,
+    /// The booking that ends if this one cannot be had beside it.
+    pub instead_of: Option<String>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Steps {
+    /// Bookings that stay.
+    pub keep: Vec<PlacementStatus>,
+    /// Bookings that are wanted.
+    pub book: Vec<Book>,
+    /// Names of pods that go.
+    pub delete: BTreeSet<String>,
+    /// When something is due that no change announces.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Situation<'_> {
+    fn pod_of(&self, placement: &PlacementStatus) -> Option<(&String, &Arc<Pod>)> {
+        let PlacementStatus { revision, replica, booking, .. } = placement;
+        self.pods.get_key_value(&names::pod(self.owner.0, revision, *replica, booking))
+    }
+
+    fn is_wanted(&self, placement: &PlacementStatus) -> bool {
+        placement.revision == self.target && placement.replica < self.replicas
+    }
+
+    /// Whether this replica has a ready pod, of the target only if `of_target`.
+    fn has_ready(&self, replica: u32, of_target: bool) -> bool {
+        let candidates = self.placement.iter().filter(|p| p.replica == replica);
+        let mut candidates = candidates.filter(|p| !of_target || p.revision == self.target);
+        candidates.any(|p| self.pod_of(p).is_some_and(|(_, pod)| health::is_ready(pod)))
+    }
+
+    /// The first booking of a replica; `older` is that of another revision.
+    fn first(&self, replica: u32, older: Option<&PlacementStatus>) -> Book {
+        let booking = names::booking(self.owner.1, self.target, replica, 0);
+        Book { replica, attempt: 0, booking, instead_of: older.map(|p| p.booking.clone()) }
+    }
+
+    /// The booking after one that cannot be used any more.
+    fn again(&self, last: &PlacementStatus) -> Book {
+        let PlacementStatus { replica, booking, .. } = last;
+        let (replica, attempt) = (*replica, last.attempt.saturating_add(1));
+        let next = names::booking(self.owner.1, self.target, replica, attempt);
+        Book { replica, attempt, booking: next, instead_of: Some(booking.clone()) }
+    }
+}
+
+/// Computes the next steps.
+#[must_use]
+pub fn steps(now: &Situation<'_>) -> Steps {
+    let mut steps = Steps::default();
+    let mut provided = BTreeSet::new();
+    for placement in now.placement {
+        let wanted = now.is_wanted(placement);
+        let stays = step(now, placement, &mut steps);
+        if wanted {
+            provided.insert(placement.replica);
+        }
+        if stays {
+            steps.keep.push(placement.clone());
+        }
+    }
+    for replica in (0..now.replicas).filter(|replica| !provided.contains(replica)) {
+        let older = now.placement.iter().find(|p| p.replica == replica);
+        steps.book.push(now.first(replica, older));
+    }
+    steps
+}
+
+/// Adds the steps of one booking; tells whether it stays.
+fn step(now: &Situation<'_>, placement: &PlacementStatus, steps: &mut Steps) -> bool {
+    let wanted = now.is_wanted(placement);
+    let replica = placement.replica;
+    let Some((name, pod)) = now.pod_of(placement) else {
+        let usable = now.usable_nodes.contains(&placement.node);
+        if wanted && !usable {
+            steps.book.push(now.again(placement));
+        }
+        return wanted && usable;
+    };
+    if pod.metadata.deletion_timestamp.is_some() {
+        return true;
+    }
+    if has_ended(pod) {
+        return ended(now, placement, (name, pod), steps);
+    }
+    let replaced = replica >= now.replicas || now.has_ready(replica, true);
+    if !wanted && replaced {
+        steps.delete.insert(name.clone());
+    }
+    true
+}
+
+fn ended(
+    now: &Situation<'_>,
+    placement: &PlacementStatus,
+    pod: (&String, &Arc<Pod>),
+    steps: &mut Steps,
+) -> bool {
+    let due = health::ended_at(pod.1).and_then(|at| at.checked_add(delay(placement.attempt)).ok());
+    if let Some(due) = due.filter(|due| now.is_wanted(placement) && *due > now.now) {
+        steps.wake_at = Some(steps.wake_at.map_or(due, |other| other.min(due)));
+        return true;
+    }
+    steps.delete.insert(pod.0.clone());
+    if now.is_wanted(placement) {
+        steps.book.push(now.again(placement));
+    }
+    false
+}
+
+fn delay(attempt: u32) -> SignedDuration {
+    FIRST_DELAY.checked_mul(1 << attempt.min(10)).map_or(MAX_DELAY, |delay| delay.min(MAX_DELAY))
+}
+
+/// The pod that makes room for a replica that fits only in its place, if it may go now.
+#[must_use]
+pub fn swap(now: &Situation<'_>, book: &Book) -> Option<String> {
+    let older = now.placement.iter().find(|p| Some(&p.booking) == book.instead_of.as_ref())?;
+    let (name, pod) = now.pod_of(older).filter(|(_, pod)| pod.metadata.deletion_timestamp.is_none())?;
+    let others_serve =
+        (0..now.replicas).filter(|other| *other != book.replica).all(|other| now.has_ready(other, false));
+    (others_serve || !health::is_ready(pod)).then(|| name.clone())
+}
+
+#[cfg(test)]
+mod tests;

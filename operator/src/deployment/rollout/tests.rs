@@ -1,0 +1,143 @@
+//! Stories: what is observed, and the steps that follow.
+
+use contract::{Bytes, MemoryPlan};
+use serde_json::{Value, json};
+
+use super::*;
+
+const UID: &str = "uid";
+
+fn placement(revision: &str, replica: u32, attempt: u32) -> PlacementStatus {
+    PlacementStatus {
+        replica,
+        revision: revision.into(),
+        booking: names::booking(UID, revision, replica, attempt),
+        attempt,
+        node: "n".into(),
+        devices: 1,
+        concurrency: 1,
+        memory: MemoryPlan::default(),
+        host_memory: Bytes::ZERO,
+        cpu_millis: 0,
+    }
+}
+
+fn name(placement: &PlacementStatus) -> String {
+    names::pod("llm", &placement.revision, placement.replica, &placement.booking)
+}
+
+fn pod(placement: &PlacementStatus, status: &Value) -> (String, Arc<Pod>) {
+    let name = name(placement);
+    let pod = json!({ "metadata": { "name": name }, "status": status });
+    (name, Arc::new(serde_json::from_value(pod).unwrap()))
+}
+
+fn ready() -> Value {
+    json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] })
+}
+
+fn loading() -> Value {
+    json!({ "phase": "Running" })
+}
+
+struct Story {
+    placement: Vec<PlacementStatus>,
+    pods: BTreeMap<String, Arc<Pod>>,
+    nodes: BTreeSet<String>,
+    second: i64,
+}
+
+impl Story {
+    fn of(observed: &[(PlacementStatus, Option<Value>)]) -> Self {
+        let pods = observed.iter().filter_map(|(p, status)| Some(pod(p, status.as_ref()?)));
+        Self {
+            pods: pods.collect(),
+            placement: observed.iter().map(|(p, _)| p.clone()).collect(),
+            nodes: BTreeSet::from(["n".to_owned()]),
+            second: 1000,
+        }
+    }
+
+    fn situation(&self, replicas: u32) -> Situation<'_> {
+        Situation {
+            owner: ("llm", UID),
+            target: "new",
+            replicas,
+            placement: &self.placement,
+            pods: &self.pods,
+            usable_nodes: &self.nodes,
+            now: Timestamp::from_second(self.second).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_first_apply_books_every_replica_and_a_recorded_booking_stays() {
+    let steps_of = |story: &Story| steps(&story.situation(2));
+    let first = steps_of(&Story::of(&[]));
+    assert_eq!(first.book.iter().map(|b| (b.replica, b.attempt)).collect::<Vec<_>>(), [(0, 0), (1, 0)]);
+    let recorded = Story::of(&[(placement("new", 0, 0), None), (placement("new", 1, 0), Some(loading()))]);
+    let second = steps_of(&recorded);
+    assert_eq!((second.keep.len(), second.book.len(), second.delete.len()), (2, 0, 0));
+}
+
+#[test]
+fn an_older_revision_leaves_when_its_replica_is_replaced_and_ready() {
+    let old = (placement("old", 0, 0), Some(ready()));
+    let edited = Story::of(std::slice::from_ref(&old));
+    let edited = steps(&edited.situation(1));
+    assert_eq!(edited.book[0].instead_of.as_ref(), Some(&old.0.booking));
+    assert_eq!((edited.keep.len(), edited.delete.len()), (1, 0));
+    let surged = Story::of(&[old.clone(), (placement("new", 0, 0), Some(loading()))]);
+    assert!(steps(&surged.situation(1)).delete.is_empty());
+    let promoted = Story::of(&[old.clone(), (placement("new", 0, 0), Some(ready()))]);
+    assert_eq!(steps(&promoted.situation(1)).delete, BTreeSet::from([name(&old.0)]));
+    let gone = Story::of(&[(old.0, None), (placement("new", 0, 0), Some(ready()))]);
+    assert_eq!(steps(&gone.situation(1)).keep.len(), 1);
+}
+
+#[test]
+fn only_one_replica_is_swapped_at_a_time() {
+    let olds = [0, 1].map(|replica| placement("old", replica, 0));
+    let both = Story::of(&olds.clone().map(|p| (p, Some(ready()))));
+    let situation = both.situation(2);
+    let book = steps(&situation).book[0].clone();
+    assert_eq!(swap(&situation, &book), Some(name(&olds[0])));
+    let one_is_away = Story::of(&[(olds[0].clone(), Some(ready())), (olds[1].clone(), Some(loading()))]);
+    assert_eq!(swap(&one_is_away.situation(2), &book), None);
+}
+
+#[test]
+fn a_failed_pod_is_replaced_after_a_delay_under_another_booking() {
+    let failed = json!({
+        "phase": "Failed", "reason": "Evicted",
+        "conditions": [{ "type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:16:35Z" }]
+    });
+    let mut story = Story::of(&[(placement("new", 0, 0), Some(failed))]);
+    let waiting = steps(&story.situation(1));
+    assert_eq!((waiting.keep.len(), waiting.book.len()), (1, 0));
+    assert_eq!(waiting.wake_at, Some(Timestamp::from_second(995 + 10).unwrap()));
+    story.second = 1006;
+    let due = steps(&story.situation(1));
+    assert_eq!((due.book[0].attempt, due.delete.len()), (1, 1));
+    assert_ne!(due.book[0].booking, story.placement[0].booking);
+}
+
+#[test]
+fn a_node_that_goes_takes_only_bookings_without_a_pod() {
+    let mut story = Story::of(&[(placement("new", 0, 0), Some(ready())), (placement("new", 1, 0), None)]);
+    story.nodes.clear();
+    let steps = steps(&story.situation(2));
+    assert_eq!(steps.keep.iter().map(|p| p.replica).collect::<Vec<_>>(), [0]);
+    assert_eq!(steps.book.iter().map(|b| (b.replica, b.attempt)).collect::<Vec<_>>(), [(1, 1)]);
+}
+
+#[test]
+fn scaling_down_takes_the_last_replicas_and_keeps_their_bookings_until_they_are_gone() {
+    let observed = [0, 1, 2].map(|replica| (placement("new", replica, 0), Some(ready())));
+    let story = Story::of(&observed);
+    let fewer = steps(&story.situation(1));
+    assert_eq!((fewer.keep.len(), fewer.delete.len(), fewer.book.len()), (3, 2, 0));
+    let gone = Story::of(&[observed[0].clone(), (observed[1].0.clone(), None)]);
+    assert_eq!(steps(&gone.situation(1)).keep.len(), 1);
+}

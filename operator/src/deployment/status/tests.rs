@@ -1,0 +1,104 @@
+//! What people read, from the first pass to ready.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::api::LlmModel;
+
+fn llm() -> LlmDeployment {
+    let json = json!({
+        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LlmDeployment",
+        "metadata": { "name": "a", "namespace": "b", "uid": "c", "generation": 3 },
+        "spec": { "model": { "source": { "persistentVolumeClaim": { "claimName": "w" } } } }
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+fn model(ready: &str, reason: &str) -> Arc<LlmModel> {
+    let condition = |kind: &str, status: &str| {
+        json!({ "type": kind, "status": status, "reason": reason, "message": "because",
+                "lastTransitionTime": "2026-01-01T00:00:00Z" })
+    };
+    let stalled = if ready == "True" { "False" } else { "True" };
+    let json = json!({
+        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LlmModel", "metadata": { "name": "w" },
+        "spec": { "source": { "persistentVolumeClaim": { "claimName": "w" } } },
+        "status": { "conditions": [condition("Ready", ready), condition("Stalled", stalled)] }
+    });
+    Arc::new(serde_json::from_value(json).unwrap())
+}
+
+fn said(
+    observed: &Observed,
+    target: Option<&str>,
+    refused: Option<&str>,
+) -> BTreeMap<String, (String, String)> {
+    let llm = llm();
+    let validated = super::super::validate::validate(&llm).unwrap();
+    let plan = Plan::default();
+    let status = status(&Pass {
+        llm: &llm,
+        observed,
+        validated: Ok(&validated),
+        model: Some("w"),
+        chosen: None,
+        target,
+        plan: &plan,
+        refusal: None,
+        refused,
+        simulated: false,
+        now: Timestamp::UNIX_EPOCH,
+    });
+    assert_eq!(status.observed_generation, Some(3));
+    status.conditions.into_iter().map(|c| (c.type_, (c.status, c.reason))).collect()
+}
+
+fn pair(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn every_condition_is_there_from_the_first_pass() {
+    let said = said(&Observed::default(), None, None);
+    let types: Vec<_> = said.keys().map(String::as_str).collect();
+    let all =
+        ["Accepted", "Available", "ModelReady", "Placed", "Progressing", "Ready", "Reconciling", "Stalled"];
+    assert_eq!(types, all);
+    assert_eq!(said["Ready"], pair("False", "ModelPending"));
+    assert_eq!(said["Reconciling"].0, "True");
+}
+
+#[test]
+fn a_model_that_cannot_be_had_stalls() {
+    let observed = Observed { model: Some(model("False", "DigestMismatch")), ..Observed::default() };
+    let said = said(&observed, None, None);
+    assert_eq!(said["ModelReady"].0, "False");
+    assert_eq!((said["Stalled"].0.as_str(), said["Reconciling"].0.as_str()), ("True", "False"));
+}
+
+#[test]
+fn a_refused_place_gives_the_summary_its_reason() {
+    let observed = Observed { model: Some(model("True", "WeightsVerified")), ..Observed::default() };
+    let said = said(&observed, Some("r"), Some("n: needs 2 GiB"));
+    assert_eq!(said["Ready"], pair("False", "DoesNotFit"));
+    assert_eq!(said["Stalled"], pair("True", "DoesNotFit"));
+}
+
+#[test]
+fn a_ready_pod_of_the_target_makes_it_ready() {
+    let pod = json!({
+        "metadata": { "name": "p", "labels": { "llmfleet.dev/revision": "r" } },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] }
+    });
+    let pods = BTreeMap::from([("p".to_owned(), Arc::new(serde_json::from_value(pod).unwrap()))]);
+    let observed = Observed { model: Some(model("True", "WeightsVerified")), pods, ..Observed::default() };
+    let settled = said(&observed, Some("r"), None);
+    assert_eq!(settled["Ready"], pair("True", "Ready"));
+    assert_eq!(settled["Reconciling"].0, "False");
+    let edited = said(&observed, Some("s"), None);
+    assert_eq!(edited["Ready"], pair("False", "RollingOut"));
+    assert_eq!(edited["Available"].0, "True");
+}
