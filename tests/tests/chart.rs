@@ -230,6 +230,7 @@ async fn rights_are_those_that_the_operator_needs() {
         ("create", "persistentvolumeclaims"),
         ("create", "jobs.batch"),
         ("get", "pods/log"),
+        ("list", "events"),
         ("create", "events.events.k8s.io"),
         ("list", "nodes"),
         ("list", "runtimeclasses.node.k8s.io"),

@@ -12,10 +12,10 @@
 {{- define "llm-fleet.servedRules" -}}
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments]
-  verbs: [get, list, watch, patch, update]
+  verbs: [get, list, watch, patch]
 - apiGroups: [llmfleet.dev]
   resources: [llmmodels]
-  verbs: [get, list, watch, create, patch, update, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments/status, llmmodels/status]
   verbs: [patch]
@@ -33,6 +33,10 @@
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+# What the cluster says about a claim or a job that does not get on.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
