@@ -223,7 +223,6 @@ async fn rights_are_those_that_the_operator_needs() {
     cluster.install("llm-fleet", &[]).await;
     for (verb, resource) in [
         ("patch", "llmdeployments/status.llmfleet.dev"),
-        ("update", "llmdeployments/finalizers.llmfleet.dev"),
         ("create", "llmmodels.llmfleet.dev"),
         ("delete", "pods"),
         ("patch", "services"),

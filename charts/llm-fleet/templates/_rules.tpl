@@ -19,10 +19,6 @@
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments/status, llmmodels/status]
   verbs: [patch]
-# Owner references that block deletion need the right to set finalizers.
-- apiGroups: [llmfleet.dev]
-  resources: [llmdeployments/finalizers, llmmodels/finalizers]
-  verbs: [update]
 - apiGroups: [""]
   resources: [pods, configmaps, services, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
