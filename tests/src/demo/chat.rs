@@ -78,7 +78,8 @@ impl Events {
             match line.strip_prefix("data:").map(str::trim) {
                 Some("[DONE]") => self.done = true,
                 Some(json) => {
-                    events.push(serde_json::from_str(json).with_context(|| format!("not JSON: {json}"))?)
+                    let event = serde_json::from_str(json).with_context(|| format!("not JSON: {json}"))?;
+                    events.push(event);
                 }
                 None => {}
             }
