@@ -20,7 +20,6 @@ use crate::lab::up::{self, Options};
 use crate::lab::{Lab, down};
 use crate::paths::Cache;
 use crate::process::{output, wait_for};
-use crate::supervisor::protocol::{Network, Spec};
 
 /// Port of the web server on the lab's node.
 const FILES_PORT: u16 = 8090;
@@ -43,18 +42,10 @@ impl Bench {
         let lab = up::up(&Options { name: name.to_owned(), card: None, program }).await?;
         let files = lab.paths().join("www");
         fs::create_dir_all(&files)?;
-        lab.supervisor().launch(Spec {
-            name: "files".to_owned(),
-            program: "/bin/busybox".into(),
-            arguments: ["httpd", "-f", "-p", &format!("{NODE}:{FILES_PORT}"), "-h"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain([files.display().to_string()])
-                .collect(),
-            environment: Default::default(),
-            log: lab.paths().log("files"),
-            network: Network::Lab,
-        })?;
+        let listen = format!("{NODE}:{FILES_PORT}");
+        let folder = files.display().to_string();
+        let arguments = ["httpd", "-f", "-p", &listen, "-h", &folder].map(str::to_owned);
+        lab.launch("files", Path::new("/bin/busybox"), arguments.to_vec())?;
         for archive in install::archives()? {
             lab.load_image(&archive.file)?;
         }

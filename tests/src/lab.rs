@@ -24,6 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::addresses::{API_SERVER, PROMETHEUS};
 use crate::control_plane::ADMIN;
+use crate::control_plane::arguments::AUDIT_LOG;
 use crate::forward::Forward;
 use crate::kubeconfig;
 use crate::paths::{Cache, LabPaths};
@@ -82,6 +83,11 @@ impl Lab {
         self.paths.kubeconfig()
     }
 
+    /// One line of JSON per request that the API server has answered.
+    pub fn audit_log(&self) -> PathBuf {
+        self.paths.join(AUDIT_LOG)
+    }
+
     /// A client with all rights.
     pub async fn client(&self) -> Result<kube::Client> {
         kubeconfig::client(&self.kubeconfig()).await
@@ -118,6 +124,12 @@ impl Lab {
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         ensure!(archive.is_file(), "there is no file {}", archive.display());
         containerd::import(&self.paths, archive)
+    }
+
+    /// Starts a process of the lab's own, such as a file server for its pods, which reach it at
+    /// [`crate::addresses::NODE`]. It ends with the lab at the latest; [`Supervisor::signal`] ends it earlier.
+    pub fn launch(&self, name: &str, program: &Path, arguments: Vec<String>) -> Result<()> {
+        self.supervisor.launch(site::process(&self.paths, &self.tools, (name, program, arguments)))
     }
 
     /// A command that runs `program` in the lab's network, with its kubeconfig and the tools in its `PATH`.

@@ -87,7 +87,7 @@ struct Choices {
     #[arg(long)]
     gpu_memory_mib: Option<u32>,
     /// How many cards [default: 2].
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     gpu_count: Option<u32>,
 }
 

@@ -50,16 +50,25 @@ impl Site<'_> {
 
     /// A process in the lab's network.
     pub fn process(&self, name: &str, program: &Path, arguments: Vec<String>) -> Spec {
-        let path = self.tools.search_path().to_string_lossy().into_owned();
-        let home = self.paths.root().to_string_lossy().into_owned();
-        Spec {
-            name: name.to_owned(),
-            program: program.to_owned(),
-            arguments,
-            environment: [("PATH".to_owned(), path), ("HOME".to_owned(), home)].into(),
-            log: self.paths.log(name),
-            network: Network::Lab,
-        }
+        process(self.paths, self.tools, (name, program, arguments))
+    }
+}
+
+/// A process of a lab, in its network: its name, its program and its arguments.
+pub fn process(
+    paths: &LabPaths,
+    tools: &Tools,
+    (name, program, arguments): (&str, &Path, Vec<String>),
+) -> Spec {
+    let path = tools.search_path().to_string_lossy().into_owned();
+    let home = paths.root().to_string_lossy().into_owned();
+    Spec {
+        name: name.to_owned(),
+        program: program.to_owned(),
+        arguments,
+        environment: [("PATH".to_owned(), path), ("HOME".to_owned(), home)].into(),
+        log: paths.log(name),
+        network: Network::Lab,
     }
 }
 
