@@ -1,2 +1,70 @@
-//! Being written.
-fn main() {}
+//! Arguments → telemetry → one subcommand → exit.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use contract::exit::{ExitReason, ExitReport};
+use runtime::{command, exit};
+use tracing_subscriber::EnvFilter;
+
+/// Serves language models, and brings their weights to where they are served.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Format of the log on standard error.
+    #[arg(long, global = true, env = "LLMFLEET_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Fetch(command::fetch::Args),
+    Inspect(command::inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log_format);
+    exit::report_panics();
+    // The only error is that a provider is installed already, which this process does nowhere else.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(&args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            exit::last_words(&report);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), ExitReport> {
+    // One worker: the kernels' own threads do the work, and this one only moves bytes.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|e| exit::report(ExitReason::Internal, &e))?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Fetch(args) => command::fetch::run(args).await,
+            Command::Inspect(args) => command::inspect::run(args).await,
+        }
+    });
+    // Blocking work that is still under way has been abandoned on purpose.
+    runtime.shutdown_background();
+    result
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,115 @@
+//! Every error of the API in OpenAI's shape: one type, one `IntoResponse`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::engine::Refused;
+use crate::request::{Invalid, InvalidKind, MAX_BODY};
+use crate::tokens::EncodeError;
+
+/// Seconds after which a refused client should try again.
+const RETRY_SECONDS: u64 = 1;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+    param: Option<String>,
+    message: String,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> Self {
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            s if s.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        Self { status, kind, code, param: None, message: message.into() }
+    }
+
+    /// Not now.
+    pub(super) fn unavailable(message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("unavailable"), message)
+    }
+
+    pub(super) fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, Some("unknown_url"), "there is no such path")
+    }
+
+    pub(super) fn no_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, None, "this path does not take this method")
+    }
+
+    pub(super) fn too_large() -> Self {
+        let message = format!("the body is longer than {MAX_BODY} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), message)
+    }
+
+    pub(super) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, None, "the body did not arrive in time")
+    }
+
+    pub(super) fn broken_body() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, None, "the body could not be read")
+    }
+
+    /// Something on our side; the log says more.
+    pub(super) fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error"), message)
+    }
+
+    /// The body of the answer.
+    pub(super) fn body(&self) -> Value {
+        let Self { kind, code, param, message, .. } = self;
+        json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(Invalid { kind, message, param }: Invalid) -> Self {
+        let (status, code) = match kind {
+            InvalidKind::Value => (StatusCode::BAD_REQUEST, Some("invalid_value")),
+            InvalidKind::Unsupported => (StatusCode::BAD_REQUEST, Some("unsupported_parameter")),
+            InvalidKind::Model => (StatusCode::NOT_FOUND, Some("model_not_found")),
+            InvalidKind::ContextLength => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
+        };
+        Self { param, ..Self::new(status, code, message) }
+    }
+}
+
+impl From<EncodeError> for ApiError {
+    fn from(error: EncodeError) -> Self {
+        let invalid = Invalid::new(InvalidKind::Value, "messages", crate::exit::chain(&error));
+        invalid.into()
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            Refused::QueueFull { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
+            }
+            Refused::TooLong { .. } => {
+                Invalid::new(InvalidKind::ContextLength, "max_tokens", message).into()
+            }
+            Refused::Ended => Self::internal(&message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        }
+        response
+    }
+}

@@ -1,0 +1,167 @@
+//! One answer as it is generated: events of the engine become text, an end and a count.
+//!
+//! In: a [`ValidRequest`]. Out: [`Part`]s.
+//! Streamed and whole answers are made of the same parts, so they cannot differ.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::error::ApiError;
+use super::{App, InFlight};
+use crate::engine::sampler::Sampling;
+use crate::engine::{Event, FinishReason, Job};
+use crate::metrics::RequestGuard;
+use crate::request::{Invalid, InvalidKind, Prompt, ValidRequest};
+use crate::tokens::Tokens;
+use crate::tokens::stream::{Piece, TextStream};
+
+/// A request that the engine works on. Dropping it cancels the request.
+pub(super) struct Generation {
+    tokens: Arc<Tokens>,
+    events: mpsc::Receiver<Event>,
+    text: TextStream,
+    measure: RequestGuard,
+    usage: Usage,
+    state: State,
+    _in_flight: InFlight,
+}
+
+/// Tokens of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    pub(super) prompt: usize,
+    pub(super) completion: usize,
+}
+
+/// What comes next of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Text(String),
+    End(FinishReason),
+    Failed,
+}
+
+enum State {
+    Running,
+    Ending(FinishReason),
+    Ended,
+}
+
+impl Generation {
+    /// Encodes the prompt and hands the request to the engine.
+    pub(super) async fn start(app: &Arc<App>, request: ValidRequest) -> Result<Self, ApiError> {
+        let arrived = Instant::now();
+        let in_flight = InFlight::new(app);
+        let serving = app.serving()?;
+        let ValidRequest { prompt, max_tokens, sampling, stop, .. } = request;
+        let prompt = encode(serving.tokens.clone(), prompt).await?;
+        let max_tokens = room(prompt.len(), max_tokens, serving.engine.context())?;
+        let sampling = Sampling {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            seed: sampling.seed.unwrap_or_else(super::openai::random),
+        };
+        let usage = Usage { prompt: prompt.len(), completion: 0 };
+        let ends = serving.tokens.ends();
+        let events = serving.engine.submit(Job { prompt, max_tokens, ends, sampling })?;
+        Ok(Self {
+            tokens: serving.tokens.clone(),
+            events,
+            text: TextStream::new(stop),
+            measure: RequestGuard::new(app.metrics.clone(), arrived, usage.prompt),
+            usage,
+            state: State::Running,
+            _in_flight: in_flight,
+        })
+    }
+
+    /// Tokens so far.
+    pub(super) const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The next part; `None` after the end.
+    pub(super) async fn next(&mut self) -> Option<Part> {
+        loop {
+            match self.state {
+                State::Running => {}
+                State::Ending(reason) => {
+                    self.state = State::Ended;
+                    return Some(Part::End(reason));
+                }
+                State::Ended => return None,
+            }
+            let piece = match self.events.recv().await {
+                Some(Event::Token(token)) => self.token(token),
+                Some(Event::Finished(reason)) => {
+                    let piece = self.text.finish(&self.tokens);
+                    self.end(if piece.stopped { FinishReason::Stop } else { reason });
+                    piece
+                }
+                Some(Event::Failed(_)) | None => {
+                    self.measure.failed();
+                    self.state = State::Ended;
+                    return Some(Part::Failed);
+                }
+            };
+            if !piece.text.is_empty() {
+                return Some(Part::Text(piece.text));
+            }
+        }
+    }
+
+    fn token(&mut self, token: u32) -> Piece {
+        self.measure.token();
+        self.usage.completion += 1;
+        if self.tokens.is_end(token) {
+            return Piece::default();
+        }
+        let piece = self.text.push(&self.tokens, token);
+        if piece.stopped {
+            // The engine notices that nobody listens any more, and stops as well.
+            self.events.close();
+            self.end(FinishReason::Stop);
+        }
+        piece
+    }
+
+    fn end(&mut self, reason: FinishReason) {
+        self.measure.finished(reason);
+        self.state = State::Ending(reason);
+    }
+}
+
+/// Encoding a long text takes a while, in which the one thread of the listeners must go on.
+async fn encode(tokens: Arc<Tokens>, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
+    let encoded = tokio::task::spawn_blocking(move || match prompt {
+        Prompt::Chat(messages) => tokens.encode_chat(&messages),
+        Prompt::Text(text) => tokens.encode_text(&text),
+    });
+    let encoded = encoded.await.map_err(|_| ApiError::internal("the prompt could not be encoded"))??;
+    if encoded.is_empty() {
+        return Err(Invalid::new(InvalidKind::Value, "prompt", "the prompt has no tokens").into());
+    }
+    Ok(encoded)
+}
+
+/// Tokens that the answer may have.
+fn room(n_prompt: usize, asked: Option<u32>, context: u32) -> Result<u32, Invalid> {
+    let too_long = |param, message| Err(Invalid::new(InvalidKind::ContextLength, param, message));
+    let rest = u32::try_from(n_prompt).ok().and_then(|n| context.checked_sub(n)).filter(|rest| *rest > 0);
+    match (rest, asked) {
+        (None, _) => {
+            let message = format!("the prompt has {n_prompt} tokens, and the context only {context}");
+            too_long("messages", message)
+        }
+        (Some(rest), Some(asked)) if asked > rest => {
+            let message = format!(
+                "the prompt has {n_prompt} tokens, which leaves {rest} of the context of {context}, \
+                 but {asked} were asked for"
+            );
+            too_long("max_tokens", message)
+        }
+        (Some(rest), asked) => Ok(asked.unwrap_or(rest)),
+    }
+}
