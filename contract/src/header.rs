@@ -71,13 +71,21 @@ pub enum HeaderError {
     /// Text that is not UTF-8.
     #[error("{0} is not UTF-8")]
     Utf8(&'static str),
-    /// A type number that we do not know.
-    #[error("{what} has type {value}, which is not known")]
+    /// A metadata type that the format does not have.
+    #[error("metadata {key:?} has type {value}, which is not known")]
     Type {
         /// Whose type.
-        what: String,
-        /// The number in the file, or its name.
+        key: String,
+        /// The number in the file.
         value: String,
+    },
+    /// A tensor format that we do not know; the file may well be sound.
+    #[error("tensor {name:?} has format {format}, which is not known")]
+    Format {
+        /// The tensor.
+        name: String,
+        /// The format's number in the file, or its name.
+        format: String,
     },
     /// The same name twice.
     #[error("{0:?} occurs twice")]

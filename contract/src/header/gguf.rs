@@ -149,7 +149,7 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, HeaderError> {
     shape.reverse();
     let kind = reader.u32()?;
     let Some(dtype) = DType::from_ggml(kind) else {
-        return Err(HeaderError::Type { what: format!("tensor {name:?}"), value: format!("ggml {kind}") });
+        return Err(HeaderError::Format { name, format: format!("ggml {kind}") });
     };
     Ok(Entry { name, shape, dtype, offset: reader.u64()? })
 }
@@ -193,7 +193,7 @@ enum Scalar {
 }
 
 fn scalar(reader: &mut Reader<'_>, kind: u32, key: &str) -> Result<Scalar, HeaderError> {
-    let unknown = |value: String| HeaderError::Type { what: format!("metadata {key:?}"), value };
+    let unknown = |value: String| HeaderError::Type { key: key.to_owned(), value };
     Ok(match kind {
         0 => Scalar::Int(i64::from(reader.array::<1>()?[0])),
         1 => Scalar::Int(i64::from(i8::from_le_bytes(reader.array()?))),

@@ -72,7 +72,7 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> {
 impl Entry {
     fn place(self, name: String, data: u64) -> Result<TensorInfo, HeaderError> {
         let Some(dtype) = dtype(&self.dtype) else {
-            return Err(HeaderError::Type { what: format!("tensor {name:?}"), value: self.dtype });
+            return Err(HeaderError::Format { name, format: self.dtype });
         };
         let [begin, end] = self.data_offsets;
         let range = data.checked_add(begin).zip(data.checked_add(end));
@@ -138,7 +138,7 @@ mod tests {
         assert!(matches!(read(GOOD, 11), Err(HeaderError::Tensor { .. })));
         assert!(matches!(read(&GOOD.replace("[0,12]", "[0,11]"), 99), Err(HeaderError::Tensor { .. })));
         assert!(matches!(read(&GOOD.replace("[0,12]", "[12,0]"), 99), Err(HeaderError::Tensor { .. })));
-        assert!(matches!(read(&GOOD.replace("BF16", "X1"), 99), Err(HeaderError::Type { .. })));
+        assert!(matches!(read(&GOOD.replace("BF16", "X1"), 99), Err(HeaderError::Format { .. })));
         assert!(matches!(read("{\"a\":1}", 99), Err(HeaderError::Json(_))));
         assert_eq!(read("[]", 99), Err(HeaderError::Magic("safetensors")));
         let twice = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;

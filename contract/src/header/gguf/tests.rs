@@ -88,7 +88,7 @@ fn what_is_wrong_is_said() {
         let file = File { alignment: Some(alignment), tensors: vec![] };
         assert_eq!(file.parse_with(0), Err(HeaderError::Alignment(u64::from(alignment))));
     }
-    assert!(matches!(File::one(vec![32], 99, 0).parse_with(999), Err(HeaderError::Type { .. })));
+    assert!(matches!(File::one(vec![32], 99, 0).parse_with(999), Err(HeaderError::Format { .. })));
     assert!(matches!(File::one(vec![1; 5], 0, 0).parse_with(999), Err(HeaderError::Limit { .. })));
     assert_eq!(parse(b"GGML0000", 8), Err(HeaderError::Magic("GGUF")));
 }
