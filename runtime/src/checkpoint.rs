@@ -110,7 +110,7 @@ impl CheckpointError {
     pub fn reason(&self) -> ExitReason {
         match self {
             Self::Geometry(GeometryError::Family { .. }) => ExitReason::ModelUnsupported,
-            Self::Header { source: HeaderError::Type { .. } | HeaderError::Version(_), .. } => {
+            Self::Header { source: HeaderError::Format { .. } | HeaderError::Version(_), .. } => {
                 ExitReason::ModelUnsupported
             }
             Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => ExitReason::VolumeFailed,

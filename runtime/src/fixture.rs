@@ -1,5 +1,7 @@
 //! Files that tests of several modules need, built byte by byte as the formats' specifications say.
 
+pub(crate) mod toy;
+
 /// Tensors in [`gguf_file`].
 pub(crate) const TENSORS: usize = 2;
 

@@ -1,11 +1,16 @@
 //! The inference server and everything that touches weights.
 //!
 //! ```text
-//! fetch    URL ⇒ volume ⇒ manifest          inspect  file ⇒ checkpoint → inspection
+//! serve    HTTP ⇒ request → ValidRequest → tokens → engine ⇒ [bounded channel] ⇒ worker
+//!          worker: loop { receive ⇒ ; scheduler → StepInput ; model.forward ; sampler → tokens ; emit ⇒ }
+//!          Event{token|finished|error} ⇒ tokens::stream → JSON or SSE ⇒ client   (dropped receiver = cancel)
+//! fetch    URL ⇒ volume ⇒ manifest
+//! inspect  file ⇒ checkpoint → inspection
 //! ```
 
 pub mod checkpoint;
 pub mod command;
+pub mod config;
 pub mod engine;
 pub mod exit;
 pub mod fetch;
@@ -13,6 +18,11 @@ pub mod fetch;
 mod fixture;
 pub mod http;
 pub mod inspect;
+pub mod load;
+pub mod memory;
+pub mod metrics;
 pub mod model;
 pub mod progress;
+pub mod request;
+pub mod tokens;
 pub mod weights;

@@ -7,6 +7,9 @@ use contract::exit::{ExitReason, ExitReport};
 use runtime::{command, exit};
 use tracing_subscriber::EnvFilter;
 
+/// The thread pools of libraries: ours is the only one that computes, and theirs ignore the cgroup.
+const LIBRARY_THREADS: [&str; 2] = ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"];
+
 /// Serves language models, and brings their weights to where they are served.
 #[derive(Parser)]
 #[command(version)]
@@ -28,9 +31,16 @@ enum LogFormat {
 enum Command {
     Fetch(command::fetch::Args),
     Inspect(command::inspect::Args),
+    Serve(Box<runtime::config::Args>),
 }
 
 fn main() -> ExitCode {
+    // SAFETY: nothing has started a thread yet, so nobody reads the environment meanwhile.
+    unsafe {
+        for name in LIBRARY_THREADS {
+            std::env::set_var(name, "1");
+        }
+    }
     let args = Args::parse();
     start_log(args.log_format);
     exit::report_panics();
@@ -53,6 +63,7 @@ fn run(command: &Command) -> Result<(), ExitReport> {
         match command {
             Command::Fetch(args) => command::fetch::run(args).await,
             Command::Inspect(args) => command::inspect::run(args).await,
+            Command::Serve(args) => command::serve::run(args).await,
         }
     });
     // Blocking work that is still under way has been abandoned on purpose.

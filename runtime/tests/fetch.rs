@@ -1,5 +1,7 @@
 //! The program itself: what a fetch job does on a volume when it is killed, stopped, or gets what is no model.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;

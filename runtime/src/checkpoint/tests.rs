@@ -69,7 +69,7 @@ fn what_is_no_checkpoint_says_why() {
     ]);
     for (name, expected, text) in [
         ("cut.gguf", ExitReason::WeightsCorrupt, "truncated"),
-        ("none.gguf", ExitReason::WeightsCorrupt, "truncated"),
+        ("none.gguf", ExitReason::WeightsCorrupt, "not a GGUF file"),
         ("empty.gguf", ExitReason::WeightsCorrupt, "empty.gguf is not accepted"),
         ("other.gguf", ExitReason::ModelUnsupported, "architecture \"mamba\" is not supported"),
         ("absent.gguf", ExitReason::WeightsCorrupt, "No such file"),

@@ -56,7 +56,7 @@ async fn source() -> Source {
         .route("/endless", any(async || liar(1 << 60, true)))
         .route("/loop", any(async || Redirect::temporary("/loop")))
         .route("/moved", any(async || Redirect::permanent("/good")))
-        .route("/secret", any(async || StatusCode::UNAUTHORIZED))
+        .route("/denied", any(async || StatusCode::UNAUTHORIZED))
         .with_state(seen.clone())
         .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
             if request.method() == axum::http::Method::GET {
@@ -151,7 +151,7 @@ async fn what_will_not_change_is_not_tried_again() {
     let report = case.fails("/missing").await;
     assert_eq!(report.reason, ExitReason::SourceUnavailable);
     assert!(report.message.ends_with("/missing answered 404 Not Found"), "{}", report.message);
-    assert_eq!(case.fails("/secret").await.reason, ExitReason::SourceUnavailable);
+    assert_eq!(case.fails("/denied").await.reason, ExitReason::SourceUnavailable);
     assert_eq!(case.source.seen.load(Ordering::SeqCst), 4);
     let report = case.fails("/loop").await;
     assert_eq!(report.reason, ExitReason::SourceUnavailable);

@@ -96,9 +96,7 @@ impl From<Refused> for ApiError {
             Refused::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
             }
-            Refused::TooLong { .. } => {
-                Invalid::new(InvalidKind::ContextLength, "max_tokens", message).into()
-            }
+            Refused::TooLong { .. } => Invalid::new(InvalidKind::ContextLength, "max_tokens", message).into(),
             Refused::Ended => Self::internal(&message),
         }
     }

@@ -1,5 +1,6 @@
 //! OpenAI's endpoints. Shapes: the API reference of platform.openai.com, sections Chat, Completions and Models.
 
+use std::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +51,12 @@ pub(super) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
 async fn read(body: Body) -> Result<axum::body::Bytes, ApiError> {
     let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await;
     bytes.map_err(|_| ApiError::too_slow())?.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(|e| e.is::<LengthLimitError>()) { ApiError::too_large() } else { ApiError::broken_body() }
+        let source = error.source();
+        if source.is_some_and(<dyn Error>::is::<LengthLimitError>) {
+            ApiError::too_large()
+        } else {
+            ApiError::broken_body()
+        }
     })
 }
 

@@ -1,0 +1,178 @@
+//! The one thread that owns model and cache: receive → schedule → forward → sample → emit.
+//!
+//! In: arrivals. Out: events.
+//! A step that fails ends the requests that were in it, and no others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::sampler::{Draw, Sampling, Scratch, sample};
+use super::scheduler::{Scheduler, Step, StepLimits};
+use super::sequence::{Sequence, SequenceId};
+use super::{Arrival, EngineHandle, EngineLimits, Event, FinishReason, Job, Load};
+use crate::exit::chain;
+use crate::model::{Cache, ForwardError, Model, with_floats};
+
+/// Owns model and cache.
+pub struct Worker {
+    model: Box<dyn Model>,
+    cache: Cache,
+    scheduler: Scheduler,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    requests: BTreeMap<SequenceId, Request>,
+    load: watch::Sender<Load>,
+    next: u64,
+    scratch: Scratch,
+}
+
+struct Request {
+    ends: Arc<BTreeSet<u32>>,
+    sampling: Sampling,
+    events: mpsc::Sender<Event>,
+    /// Dropped when it is admitted.
+    waits: Option<OwnedSemaphorePermit>,
+}
+
+impl Worker {
+    /// A worker that waits for [`Worker::run`], and the handle to it.
+    #[must_use]
+    pub fn new(model: Box<dyn Model>, cache: Cache, limits: EngineLimits) -> (Self, EngineHandle) {
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        let n_blocks = u32::try_from(cache.n_blocks()).unwrap_or(u32::MAX);
+        let room = Arc::new(Semaphore::new(limits.queue as usize));
+        let groups = cache.spec().groups.len();
+        let (sequences, tokens) = (limits.sequences.min(limits.step_tokens), limits.step_tokens);
+        let scheduler = Scheduler::new(StepLimits { sequences, tokens, groups }, n_blocks);
+        let (load, seen) = watch::channel(scheduler.load());
+        let requests = BTreeMap::new();
+        let worker =
+            Self { model, cache, scheduler, arrivals, requests, load, next: 0, scratch: Scratch::default() };
+        (worker, EngineHandle { arrivals: sender, room, load: seen, limits })
+    }
+
+    /// Serves until every handle is gone and every request is finished.
+    pub fn run(mut self) {
+        while self.receive() {
+            self.forget_the_gone();
+            for id in self.scheduler.admit() {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.waits = None;
+                }
+            }
+            self.tell_load();
+            if let Some(step) = self.scheduler.plan() {
+                self.step(&step);
+                self.tell_load();
+            }
+        }
+    }
+
+    /// Takes what has arrived; waits only if there is nothing else to do. `false` at the end of everything.
+    fn receive(&mut self) -> bool {
+        if self.requests.is_empty() {
+            match self.arrivals.blocking_recv() {
+                Some(arrival) => self.arrive(arrival),
+                None => return false,
+            }
+        }
+        loop {
+            match self.arrivals.try_recv() {
+                Ok(arrival) => self.arrive(arrival),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let Arrival { job, events, waits } = arrival;
+        let Job { prompt, max_tokens, ends, sampling } = job;
+        let id = SequenceId(self.next);
+        self.next += 1;
+        if self.scheduler.add(Sequence::new(id, prompt, max_tokens)) {
+            self.requests.insert(id, Request { ends, sampling, events, waits: Some(waits) });
+        } else {
+            let message = "the request needs more of the cache than there is".to_owned();
+            emit(&events, Event::Failed(message));
+        }
+    }
+
+    /// Forgets requests whose client has gone.
+    fn forget_the_gone(&mut self) {
+        let gone: Vec<_> =
+            self.requests.iter().filter(|(_, r)| r.events.is_closed()).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: SequenceId) {
+        self.scheduler.remove(id);
+        self.requests.remove(&id);
+    }
+
+    fn step(&mut self, step: &Step) {
+        let chosen = match self.choose(step) {
+            Ok(chosen) => chosen,
+            Err(error) => return self.fail(step, &chain(&error)),
+        };
+        self.scheduler.computed(step);
+        for ((id, _), token) in step.rows.iter().zip(chosen) {
+            self.chosen(*id, token);
+        }
+    }
+
+    /// Runs the model and chooses a token for every row of logits.
+    fn choose(&mut self, step: &Step) -> Result<Vec<u32>, ForwardError> {
+        let logits = self.model.forward(&step.input, &mut self.cache)?;
+        let (requests, scratch) = (&self.requests, &mut self.scratch);
+        Ok(with_floats(&logits, |numbers| {
+            let vocabulary = numbers.len() / step.rows.len().max(1);
+            let row = |(row, (id, position)): (usize, &(SequenceId, u32))| {
+                let logits = &numbers[row * vocabulary..][..vocabulary];
+                let draw = Draw { position: *position, choice: 0 };
+                // Those who left since the step was planned are not missed.
+                requests.get(id).map_or(0, |r| sample(logits, r.sampling, draw, scratch))
+            };
+            step.rows.iter().enumerate().map(row).collect()
+        })?)
+    }
+
+    fn chosen(&mut self, id: SequenceId, token: u32) {
+        let more = self.scheduler.push(id, token);
+        let Some(request) = self.requests.get(&id) else { return };
+        emit(&request.events, Event::Token(token));
+        let finished = if request.ends.contains(&token) {
+            Some(FinishReason::Stop)
+        } else {
+            (!more).then_some(FinishReason::Length)
+        };
+        if let Some(reason) = finished {
+            emit(&request.events, Event::Finished(reason));
+            self.forget(id);
+        }
+    }
+
+    fn fail(&mut self, step: &Step, message: &str) {
+        tracing::error!(error = message, sequences = step.parts.len(), "a step failed");
+        for (id, _) in &step.parts {
+            if let Some(request) = self.requests.get(id) {
+                emit(&request.events, Event::Failed(message.to_owned()));
+            }
+            self.forget(*id);
+        }
+    }
+
+    fn tell_load(&self) {
+        let now = self.scheduler.load();
+        self.load.send_if_modified(|load| std::mem::replace(load, now) != now);
+    }
+}
+
+/// Sends without waiting: there is room for every event, and a client that has gone is noticed before the next
+/// step.
+fn emit(events: &mpsc::Sender<Event>, event: Event) {
+    let _ = events.try_send(event);
+}

@@ -1,0 +1,171 @@
+//! From settings to an engine that is ready to run: headers, self-test, budget, weights, warm-up.
+//!
+//! In: [`Settings`]. Out: the [`Worker`], and what the listeners need to serve; or why not.
+//! It must not know HTTP.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use contract::bytes::Bytes;
+use contract::device::DeviceClass;
+use contract::exit::{ExitReason, ExitReport};
+use contract::http::Phase;
+use contract::memory::{Capacity, MemoryPlan, STEP_TOKENS, n_blocks, plan};
+use contract::tensors::group;
+use kernels::{Isa, Kernels};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Settings;
+use crate::engine::EngineLimits;
+use crate::engine::scheduler::{Scheduler, StepLimits};
+use crate::engine::sequence::{Sequence, SequenceId};
+use crate::engine::worker::Worker;
+use crate::exit::{chain, report};
+use crate::fetch::read_manifest;
+use crate::http::Serving;
+use crate::model::family::{Description, LoadRequest, ModelError};
+use crate::model::{Cache, Model};
+use crate::progress::Tracker;
+use crate::tokens::Tokens;
+use crate::weights::load::LoadError;
+use crate::weights::{MapError, Tensors};
+
+/// Loads everything. Phases and bytes go to `progress`.
+pub fn load(settings: &Settings, progress: &Tracker) -> Result<(Worker, Serving), ExitReport> {
+    let checkpoint = Checkpoint::open(Path::new(&settings.config.model_path));
+    let checkpoint = checkpoint.map_err(|e| report(e.reason(), &e))?;
+    check_digest(settings, &checkpoint)?;
+    let tokens = Tokens::load(&checkpoint).map_err(|e| report(e.reason(), &e))?;
+    let capacity = Capacity {
+        context_length: settings.config.context_length.unwrap_or(checkpoint.geometry.context_length),
+        concurrency: settings.concurrency,
+        kv_dtype: settings.config.kv_dtype,
+    };
+    let planned = budgeted(settings, &checkpoint, capacity)?;
+
+    progress.enter(Phase::SelfTest);
+    let threads = settings.threads.unwrap_or_else(kernels::threads::available);
+    let kernels = Arc::new(Kernels::new(Isa::detect(), threads));
+    tracing::info!(threads, isa = kernels.isa().name(), "the kernels are chosen");
+
+    progress.enter(Phase::Loading);
+    let (mut model, mut allocated) = weights(&checkpoint, kernels, settings, progress)?;
+    let blocks = n_blocks(capacity).map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
+    let blocks = u32::try_from(blocks).map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
+    let cache = Cache::new(model.cache_spec(), capacity.kv_dtype, blocks as usize);
+    let mut cache = cache.map_err(|e| report(ExitReason::DeviceMemoryTaken, &e))?;
+    allocated.kv_cache = cache.bytes();
+
+    progress.enter(Phase::WarmingUp);
+    warm_up(model.as_mut(), &mut cache)?;
+    let limits = EngineLimits {
+        context: capacity.context_length,
+        sequences: capacity.concurrency,
+        step_tokens: STEP_TOKENS,
+        queue: settings.queue,
+    };
+    let (worker, engine) = Worker::new(model, cache, limits);
+    let simulated = settings.simulated.is_some();
+    Ok((worker, Serving { tokens: Arc::new(tokens), engine, planned, allocated, simulated }))
+}
+
+/// The volume says what it holds, if a fetch job filled it.
+fn check_digest(settings: &Settings, checkpoint: &Checkpoint) -> Result<(), ExitReport> {
+    let (Some(asked), Some(manifest)) = (&settings.config.digest, read_manifest(&checkpoint.root)) else {
+        return Ok(());
+    };
+    if *asked == manifest.digest {
+        return Ok(());
+    }
+    let message = format!("the volume holds the checkpoint {}, but {asked} is to be served", manifest.digest);
+    Err(ExitReport { reason: ExitReason::DigestMismatch, message })
+}
+
+/// The plan, if it fits in the budget and the budget on the device.
+fn budgeted(
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    capacity: Capacity,
+) -> Result<MemoryPlan, ExitReport> {
+    let groups = group(&checkpoint.header.tensors);
+    let planned = plan(&checkpoint.geometry, &groups, capacity, settings.config.device)
+        .map_err(|e| report(ExitReason::ModelUnsupported, &e))?;
+    let total = planned.total().map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
+    if let Some(budget) = settings.budget.filter(|budget| *budget < total) {
+        let parts: Vec<_> = planned.components().iter().map(|(name, b)| format!("{name} {b}")).collect();
+        let message = format!(
+            "{total} are needed for {} sequences of {} tokens, but the budget is {budget}: {}",
+            capacity.concurrency,
+            capacity.context_length,
+            parts.join(", ")
+        );
+        return Err(ExitReport { reason: ExitReason::BudgetTooSmall, message });
+    }
+    let device = settings.simulated.filter(|_| settings.config.device == DeviceClass::Nvidia);
+    if let Some(device) = device.filter(|device| *device < settings.budget.unwrap_or(total)) {
+        let message = format!("the simulated device has {device}, less than the budget");
+        return Err(ExitReport { reason: ExitReason::DeviceMemoryTaken, message });
+    }
+    Ok(planned)
+}
+
+fn weights(
+    checkpoint: &Checkpoint,
+    kernels: Arc<Kernels>,
+    settings: &Settings,
+    progress: &Tracker,
+) -> Result<(Box<dyn Model>, MemoryPlan), ExitReport> {
+    let total = checkpoint.header.tensors.iter().map(|t| Bytes(t.range.end - t.range.start));
+    progress.expect_bytes(Bytes::sum(total).map_err(|e| report(ExitReason::WeightsCorrupt, &e))?);
+    let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
+    let description = match &checkpoint.config {
+        Some(config) => Description::Config(config),
+        None => Description::Gguf(&checkpoint.header.metadata),
+    };
+    let request = LoadRequest {
+        geometry: &checkpoint.geometry,
+        description,
+        tensors: &tensors,
+        device: settings.config.device,
+        step_tokens: STEP_TOKENS as usize,
+        logit_rows: settings.concurrency.min(STEP_TOKENS) as usize,
+    };
+    let loaded = crate::model::load(&request, kernels, &mut |bytes| progress.add_bytes(bytes));
+    let loaded = loaded.map_err(|e| model_report(&e))?;
+    let allocated =
+        MemoryPlan { weights: loaded.weights, activations: loaded.activations, ..MemoryPlan::default() };
+    Ok((loaded.model, allocated))
+}
+
+fn map_report(error: &MapError) -> ExitReport {
+    let reason = match error {
+        MapError::Io(e) if e.kind() != io::ErrorKind::NotFound => ExitReason::VolumeFailed,
+        MapError::Io(_) | MapError::Shrunk => ExitReason::WeightsCorrupt,
+    };
+    report(reason, error)
+}
+
+fn model_report(error: &ModelError) -> ExitReport {
+    let reason = match error {
+        ModelError::Setting { .. } | ModelError::Weights(LoadError::Resident { .. }) => {
+            ExitReason::ModelUnsupported
+        }
+        ModelError::Weights(_) => ExitReason::WeightsCorrupt,
+        ModelError::Buffers(_) => ExitReason::DeviceMemoryTaken,
+    };
+    report(reason, error)
+}
+
+/// One token through the whole model, so that the first request does not pay for first touches.
+fn warm_up(model: &mut dyn Model, cache: &mut Cache) -> Result<(), ExitReport> {
+    let limits = StepLimits { sequences: 1, tokens: 1, groups: cache.spec().groups.len() };
+    let mut scheduler = Scheduler::new(limits, 1);
+    scheduler.add(Sequence::new(SequenceId(0), vec![0], 1));
+    scheduler.admit();
+    let step = scheduler.plan().expect("a sequence of one token was just admitted");
+    model.forward(&step.input, cache).map(|_| ()).map_err(|error| {
+        let message = format!("the model cannot be run: {}", chain(&error));
+        ExitReport { reason: ExitReason::Internal, message }
+    })
+}

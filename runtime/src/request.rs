@@ -1,0 +1,237 @@
+//! Wire request → [`ValidRequest`]. Nothing behind this re-checks.
+//!
+//! In: the bytes of a body and the name of the served model. Out: a request whose every field is in its bounds, or
+//! one sentence that names the field.
+//! A field that would change the answer and that we do not implement is refused; a harmless one is ignored, and
+//! named to the client. It must not know tokens, engines or HTTP.
+
+mod fields;
+mod messages;
+
+use serde_json::{Value as Json, json};
+
+use crate::tokens::Message;
+use fields::Fields;
+
+/// Most bytes of a body.
+pub const MAX_BODY: usize = 4 << 20;
+/// Most stop strings of a request, and the longest of them in bytes.
+const MAX_STOPS: usize = 16;
+const MAX_STOP_BYTES: usize = 256;
+/// OpenAI's default of `max_tokens` for plain completions.
+const COMPLETION_TOKENS: u32 = 16;
+
+/// A request that can be served as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidRequest {
+    /// What to answer or to go on with.
+    pub prompt: Prompt,
+    /// Most tokens of the answer; absent: as many as the context has room for.
+    pub max_tokens: Option<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// How the answer is delivered.
+    pub delivery: Delivery,
+    /// Fields that were ignored.
+    pub ignored: Vec<String>,
+}
+
+/// What to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// A conversation.
+    Chat(Vec<Message>),
+    /// Plain text.
+    Text(String),
+}
+
+/// How tokens are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest.
+    pub temperature: f32,
+    /// Share of probability that is chosen from, likeliest first.
+    pub top_p: f32,
+    /// Equal seeds give equal answers; absent: whatever the server likes.
+    pub seed: Option<u64>,
+}
+
+/// How an answer is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// In one piece.
+    Whole,
+    /// As it comes, with or without a last chunk that counts tokens.
+    Stream {
+        /// Whether to count.
+        usage: bool,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// What kind of refusal.
+    pub kind: InvalidKind,
+    /// One sentence for the client.
+    pub message: String,
+    /// The field.
+    pub param: Option<String>,
+}
+
+/// Kinds of refusals that clients tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidKind {
+    /// A value out of its bounds, or a body that is no JSON.
+    Value,
+    /// A field that is not implemented.
+    Unsupported,
+    /// Another model than the served one.
+    Model,
+    /// More tokens than the context has.
+    ContextLength,
+}
+
+impl Invalid {
+    /// A refusal that names a field.
+    pub fn new(kind: InvalidKind, param: &str, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), param: Some(param.to_owned()) }
+    }
+}
+
+/// Reads a body of `/v1/chat/completions`.
+pub fn chat(body: &[u8], served: &str) -> Result<ValidRequest, Invalid> {
+    let mut fields = Fields::parse(body)?;
+    model(&mut fields, served)?;
+    let messages = messages::messages(&mut fields)?;
+    let most = fields.count("max_completion_tokens")?;
+    let max_tokens = fields.count("max_tokens")?;
+    common(fields, Prompt::Chat(messages), most.or(max_tokens))
+}
+
+/// Reads a body of `/v1/completions`.
+pub fn completion(body: &[u8], served: &str) -> Result<ValidRequest, Invalid> {
+    let mut fields = Fields::parse(body)?;
+    model(&mut fields, served)?;
+    let prompt = prompt(&mut fields)?;
+    let max_tokens = fields.count("max_tokens")?.unwrap_or(COMPLETION_TOKENS);
+    common(fields, Prompt::Text(prompt), Some(max_tokens))
+}
+
+fn common(mut fields: Fields, prompt: Prompt, max_tokens: Option<u32>) -> Result<ValidRequest, Invalid> {
+    let sampling = Sampling {
+        temperature: fields.number("temperature", 0.0, 2.0)?.unwrap_or(1.0),
+        top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
+        seed: fields.integer("seed")?,
+    };
+    let stop = stop(&mut fields)?;
+    let delivery = delivery(&mut fields)?;
+    neutral(&mut fields)?;
+    Ok(ValidRequest { prompt, max_tokens, sampling, stop, delivery, ignored: fields.finish()? })
+}
+
+fn model(fields: &mut Fields, served: &str) -> Result<(), Invalid> {
+    let model = fields.text("model")?;
+    let model =
+        model.ok_or_else(|| Invalid::new(InvalidKind::Value, "model", "model is missing: name one"))?;
+    if model == served {
+        return Ok(());
+    }
+    let message = format!("the model {model:?} is not served here; {served:?} is");
+    Err(Invalid::new(InvalidKind::Model, "model", message))
+}
+
+fn prompt(fields: &mut Fields) -> Result<String, Invalid> {
+    let wrong = || {
+        let message = "prompt must be one text; lists of several texts or of tokens are not supported";
+        Invalid::new(InvalidKind::Value, "prompt", message)
+    };
+    match fields.take("prompt") {
+        Some(Json::String(text)) => Ok(text),
+        Some(Json::Array(mut list)) if list.len() == 1 => match list.remove(0) {
+            Json::String(text) => Ok(text),
+            _ => Err(wrong()),
+        },
+        Some(_) => Err(wrong()),
+        None => Err(Invalid::new(InvalidKind::Value, "prompt", "prompt is missing")),
+    }
+}
+
+fn stop(fields: &mut Fields) -> Result<Vec<String>, Invalid> {
+    let wrong = || {
+        let message = format!(
+            "stop must be a text or a list of at most {MAX_STOPS} texts, each of 1 to {MAX_STOP_BYTES} bytes"
+        );
+        Invalid::new(InvalidKind::Value, "stop", message)
+    };
+    let list = match fields.take("stop") {
+        None => return Ok(Vec::new()),
+        Some(Json::Array(list)) => list,
+        Some(one) => vec![one],
+    };
+    let text =
+        |value: &Json| value.as_str().filter(|s| (1..=MAX_STOP_BYTES).contains(&s.len())).map(str::to_owned);
+    let stops: Option<Vec<_>> = list.iter().map(text).collect();
+    stops.filter(|s| s.len() <= MAX_STOPS).ok_or_else(wrong)
+}
+
+fn delivery(fields: &mut Fields) -> Result<Delivery, Invalid> {
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let options = fields.take("stream_options");
+    let usage = match &options {
+        None => false,
+        Some(Json::Object(options)) if stream => match options.get("include_usage") {
+            None | Some(Json::Null) => false,
+            Some(Json::Bool(usage)) => *usage,
+            Some(_) => {
+                let message = "stream_options.include_usage must be true or false";
+                return Err(Invalid::new(InvalidKind::Value, "stream_options.include_usage", message));
+            }
+        },
+        Some(_) => {
+            let message = "stream_options must be an object, and only goes with \"stream\": true";
+            return Err(Invalid::new(InvalidKind::Value, "stream_options", message));
+        }
+    };
+    Ok(if stream { Delivery::Stream { usage } } else { Delivery::Whole })
+}
+
+/// Fields that are not implemented, with the values that mean the same as leaving them out.
+fn neutral(fields: &mut Fields) -> Result<(), Invalid> {
+    let none: [Json; 0] = [];
+    let table = [
+        ("n", vec![json!(1)]),
+        ("best_of", vec![json!(1)]),
+        ("echo", vec![json!(false)]),
+        ("suffix", vec![json!("")]),
+        ("logprobs", vec![json!(false)]),
+        ("top_logprobs", vec![json!(0)]),
+        ("presence_penalty", vec![json!(0)]),
+        ("frequency_penalty", vec![json!(0)]),
+        ("logit_bias", vec![json!({})]),
+        ("response_format", vec![json!({"type": "text"})]),
+        ("tools", vec![json!(none)]),
+        ("tool_choice", vec![json!("none"), json!("auto")]),
+        ("functions", vec![json!(none)]),
+        ("function_call", vec![json!("none"), json!("auto")]),
+        ("modalities", vec![json!(["text"])]),
+    ];
+    for (name, neutral) in table {
+        let same = |value: &Json| {
+            neutral.iter().any(|n| n == value || n.as_f64().is_some_and(|n| value.as_f64() == Some(n)))
+        };
+        if let Some(value) = fields.take(name).filter(|value| !same(value)) {
+            let shown = neutral.iter().map(Json::to_string).collect::<Vec<_>>().join(" or ");
+            let message =
+                format!("{name} is not supported yet, other than {shown}: {}", fields::short(&value));
+            return Err(Invalid::new(InvalidKind::Unsupported, name, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

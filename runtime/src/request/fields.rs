@@ -1,0 +1,119 @@
+//! Typed access to the fields of a JSON object, with sentences for what is wrong. Pure.
+
+use serde_json::{Map, Value as Json};
+
+use super::{Invalid, InvalidKind};
+
+/// Fields that change nothing of the answer.
+const HARMLESS: [&str; 8] = [
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+];
+/// Bytes of a client's value that a message repeats.
+const SHOWN: usize = 64;
+
+/// What of the body has not been read yet.
+pub(super) struct Fields {
+    map: Map<String, Json>,
+    ignored: Vec<String>,
+}
+
+impl Fields {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Invalid> {
+        let wrong = |message: String| Invalid { kind: InvalidKind::Value, message, param: None };
+        match serde_json::from_slice(body) {
+            Ok(Json::Object(map)) => Ok(Self { map, ignored: Vec::new() }),
+            Ok(_) => Err(wrong("the body must be a JSON object".into())),
+            Err(error) => Err(wrong(format!("the body is not valid JSON: {error}"))),
+        }
+    }
+
+    /// Removes a field; `null` means the same as leaving it out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Json> {
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::String(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(name, &other, "a text")),
+        }
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Invalid> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(wrong(name, &other, "true or false")),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "sampling works in single precision")]
+    pub(super) fn number(&mut self, name: &str, least: f64, most: f64) -> Result<Option<f32>, Invalid> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_f64().filter(|n| (least..=most).contains(n)) {
+            Some(n) => Ok(Some(n as f32)),
+            None => Err(wrong(name, &value, &format!("a number from {least} to {most}"))),
+        }
+    }
+
+    /// A number of tokens, at least one.
+    pub(super) fn count(&mut self, name: &str) -> Result<Option<u32>, Invalid> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= 1) {
+            Some(n) => Ok(Some(n)),
+            None => Err(wrong(name, &value, &format!("a whole number from 1 to {}", u32::MAX))),
+        }
+    }
+
+    /// Any whole number of 64 bits; negative ones are as good as others.
+    pub(super) fn integer(&mut self, name: &str) -> Result<Option<u64>, Invalid> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned)) {
+            Some(n) => Ok(Some(n)),
+            None => Err(wrong(name, &value, "a whole number of 64 bits")),
+        }
+    }
+
+    /// Remembers that something was ignored.
+    pub(super) fn ignore(&mut self, name: String) {
+        self.ignored.push(name);
+    }
+
+    /// Names what was ignored; anything else that is left is refused.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, Invalid> {
+        for (name, value) in self.map {
+            if HARMLESS.contains(&name.as_str()) {
+                self.ignored.push(name);
+            } else if !value.is_null() {
+                let name = short(&Json::String(name));
+                let name = name.trim_matches('"');
+                let message = format!("the field {name:?} is not supported");
+                return Err(Invalid::new(InvalidKind::Unsupported, name, message));
+            }
+        }
+        self.ignored.sort();
+        Ok(self.ignored)
+    }
+}
+
+pub(super) fn wrong(name: &str, value: &Json, expected: &str) -> Invalid {
+    Invalid::new(InvalidKind::Value, name, format!("{name} must be {expected}, not {}", short(value)))
+}
+
+/// A client's value as a message may repeat it.
+pub(super) fn short(value: &Json) -> String {
+    let mut text = value.to_string();
+    if text.len() > SHOWN {
+        text.truncate(text.floor_char_boundary(SHOWN));
+        text.push('…');
+    }
+    text
+}

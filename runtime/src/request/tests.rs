@@ -1,0 +1,129 @@
+#![allow(clippy::needless_pass_by_value, reason = "literals of JSON read best by value")]
+
+use super::*;
+
+const SERVED: &str = "smollm2";
+
+fn chat_with(extra: Json) -> Result<ValidRequest, Invalid> {
+    let mut body = json!({"model": SERVED, "messages": [{"role": "user", "content": "Hi"}]});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    chat(body.to_string().as_bytes(), SERVED)
+}
+
+fn refused(extra: Json) -> (InvalidKind, String, String) {
+    let shown = extra.to_string();
+    let Invalid { kind, message, param } = chat_with(extra).expect_err(&shown);
+    (kind, param.unwrap_or_default(), message)
+}
+
+#[test]
+fn defaults_are_those_of_the_api() {
+    let request = chat_with(json!({})).unwrap();
+    assert_eq!(request.sampling, Sampling { temperature: 1.0, top_p: 1.0, seed: None });
+    assert_eq!((request.max_tokens, request.delivery), (None, Delivery::Whole));
+    let completion = completion(br#"{"model":"smollm2","prompt":"Once"}"#, SERVED).unwrap();
+    assert_eq!((completion.prompt, completion.max_tokens), (Prompt::Text("Once".into()), Some(16)));
+}
+
+#[test]
+fn every_field_reaches_its_place() {
+    let request = chat_with(json!({
+        "temperature": 0, "top_p": 0.5, "seed": -1, "max_completion_tokens": 7, "max_tokens": 9,
+        "stop": ["a", "b"], "stream": true, "stream_options": {"include_usage": true}, "user": "x", "n": 1.0,
+        "presence_penalty": 0, "tools": [], "logit_bias": {}, "response_format": {"type": "text"}, "logprobs": null
+    }))
+    .unwrap();
+    assert_eq!(request.sampling, Sampling { temperature: 0.0, top_p: 0.5, seed: Some(u64::MAX) });
+    assert_eq!((request.max_tokens, request.stop), (Some(7), vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(request.delivery, Delivery::Stream { usage: true });
+    assert_eq!(request.ignored, ["user"]);
+}
+
+#[test]
+fn content_may_come_in_parts() {
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    let request = chat_with(json!({"messages": [
+        {"role": "system", "content": parts, "name": "s"},
+        {"role": "assistant", "content": "c", "tool_calls": [], "refusal": null}
+    ]}))
+    .unwrap();
+    let Prompt::Chat(messages) = request.prompt else { panic!("a chat") };
+    assert_eq!((messages[0].content.as_str(), messages[1].role.as_str()), ("ab", "assistant"));
+    assert_eq!(request.ignored, ["messages[0].name"]);
+}
+
+#[test]
+fn values_out_of_bounds_are_named() {
+    for (extra, param) in [
+        (json!({"temperature": 2.1}), "temperature"),
+        (json!({"temperature": "hot"}), "temperature"),
+        (json!({"top_p": -0.1}), "top_p"),
+        (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"max_tokens": 1u64 << 40}), "max_tokens"),
+        (json!({"max_tokens": -1}), "max_tokens"),
+        (json!({"seed": 0.5}), "seed"),
+        (json!({"stop": ""}), "stop"),
+        (json!({"stop": [1]}), "stop"),
+        (json!({"stop": vec!["x"; 17]}), "stop"),
+        (json!({"stop": "x".repeat(257)}), "stop"),
+        (json!({"stream": 1}), "stream"),
+        (json!({"stream_options": {}}), "stream_options"),
+        (json!({"stream": true, "stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
+        (json!({"model": 7}), "model"),
+        (json!({"messages": []}), "messages"),
+        (json!({"messages": "Hi"}), "messages"),
+        (json!({"messages": ["Hi"]}), "messages[0]"),
+        (json!({"messages": [{"content": "Hi"}]}), "messages[0].role"),
+        (json!({"messages": [{"role": "robot", "content": "Hi"}]}), "messages[0].role"),
+        (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
+        (json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}), "messages[0].content"),
+    ] {
+        let (kind, found, message) = refused(extra.clone());
+        assert_eq!((kind, found.as_str()), (InvalidKind::Value, param), "{extra}: {message}");
+    }
+}
+
+#[test]
+fn what_would_change_the_answer_is_refused() {
+    for (extra, param) in [
+        (json!({"n": 2}), "n"),
+        (json!({"tools": [{"type": "function"}]}), "tools"),
+        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"logprobs": true}), "logprobs"),
+        (json!({"logit_bias": {"1": 5}}), "logit_bias"),
+        (json!({"frequency_penalty": 0.5}), "frequency_penalty"),
+        (json!({"reasoning_effort": "high"}), "reasoning_effort"),
+        (json!({"made_up": 1}), "made_up"),
+        (
+            json!({"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}),
+            "messages[0].tool_calls",
+        ),
+        (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages[0].content"),
+    ] {
+        let (kind, found, message) = refused(extra.clone());
+        assert_eq!((kind, found.as_str()), (InvalidKind::Unsupported, param), "{extra}: {message}");
+    }
+    assert_eq!(refused(json!({"model": "gpt"})).0, InvalidKind::Model);
+}
+
+#[test]
+fn messages_stay_short_whatever_the_client_sends() {
+    let (_, _, message) = refused(json!({"temperature": "x".repeat(1 << 20)}));
+    assert!(message.len() < 200, "{message}");
+    let (_, param, message) = refused(json!({"é".repeat(1 << 20): 1}));
+    assert!(param.len() + message.len() < 400, "{message}");
+}
+
+#[test]
+fn hostile_bodies_are_errors_and_never_panics() {
+    let deep = "[".repeat(1 << 16);
+    for body in
+        [&b""[..], b"[]", b"{", b"\xff\xfe", b"{\"model\":\"\\ud800\"}", deep.as_bytes(), b"{\"n\":1e999}"]
+    {
+        let error = chat(body, SERVED).unwrap_err();
+        assert!(error.message.starts_with("the body"), "{}", error.message);
+    }
+    for body in [&b"{\"model\":\"smollm2\"}"[..], b"{\"model\":\"smollm2\",\"prompt\":[1,2]}"] {
+        assert_eq!(completion(body, SERVED).unwrap_err().param.as_deref(), Some("prompt"));
+    }
+}

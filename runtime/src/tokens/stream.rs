@@ -1,0 +1,145 @@
+//! Text of an answer while its tokens come: whole characters only, and never past a stop string.
+//!
+//! In: one token at a time. Out: text that will not change any more.
+//! It must not know where tokens come from.
+
+use super::Tokens;
+
+/// Tokens after which a character that still is no character is passed on as it is: the longest takes four bytes,
+/// and a token has at least one.
+const LONGEST_CHARACTER: usize = 4;
+const REPLACEMENT: char = '\u{FFFD}';
+
+/// One answer on its way.
+#[derive(Debug)]
+pub struct TextStream {
+    characters: Characters,
+    stops: Stops,
+}
+
+/// What a token added.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Text that is certain now.
+    pub text: String,
+    /// A stop string was completed; nothing may follow.
+    pub stopped: bool,
+}
+
+impl TextStream {
+    /// An empty answer that ends at any of these strings.
+    #[must_use]
+    pub fn new(stops: Vec<String>) -> Self {
+        Self { characters: Characters::default(), stops: Stops { strings: stops, held: String::new() } }
+    }
+
+    /// Adds a token.
+    pub fn push(&mut self, tokens: &Tokens, token: u32) -> Piece {
+        let text = self.characters.push(tokens, token);
+        self.stops.push(&text)
+    }
+
+    /// Ends the answer: everything that was held back, unless it completes a stop string.
+    pub fn finish(&mut self, tokens: &Tokens) -> Piece {
+        let text = self.characters.finish(tokens);
+        let mut piece = self.stops.push(&text);
+        if !piece.stopped {
+            piece.text.push_str(&std::mem::take(&mut self.stops.held));
+        }
+        piece
+    }
+}
+
+/// Decodes a window of tokens: what a token adds may depend on the ones before it.
+#[derive(Debug, Default)]
+struct Characters {
+    window: Vec<u32>,
+    /// Tokens of the window whose text has been given out.
+    given: usize,
+}
+
+impl Characters {
+    fn push(&mut self, tokens: &Tokens, token: u32) -> String {
+        self.window.push(token);
+        let pending = self.window.len() - self.given;
+        let text = self.added(tokens);
+        if text.ends_with(REPLACEMENT) && pending < LONGEST_CHARACTER {
+            return String::new();
+        }
+        self.window.drain(..self.given);
+        self.given = self.window.len();
+        text
+    }
+
+    fn finish(&mut self, tokens: &Tokens) -> String {
+        let text = self.added(tokens);
+        self.given = self.window.len();
+        text
+    }
+
+    fn added(&self, tokens: &Tokens) -> String {
+        let before = tokens.decode(&self.window[..self.given]);
+        let all = tokens.decode(&self.window);
+        all.get(before.len()..).unwrap_or_default().to_owned()
+    }
+}
+
+/// Holds back text that may be the beginning of a stop string.
+#[derive(Debug)]
+struct Stops {
+    strings: Vec<String>,
+    held: String,
+}
+
+impl Stops {
+    fn push(&mut self, text: &str) -> Piece {
+        self.held.push_str(text);
+        // The one that is complete first counts, as if characters came one by one.
+        let found =
+            self.strings.iter().filter_map(|s| self.held.find(s.as_str()).map(|at| (at + s.len(), at)));
+        if let Some((_, at)) = found.min() {
+            let text = self.held[..at].to_owned();
+            self.held.clear();
+            return Piece { text, stopped: true };
+        }
+        let keep = self.strings.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - keep);
+        Piece { text: std::mem::replace(&mut self.held, rest), stopped: false }
+    }
+}
+
+/// Bytes of the longest end of `text` that a stop string begins with.
+fn overlap(text: &str, stop: &str) -> usize {
+    let longest = text.len().min(stop.len() - 1);
+    (1..=longest).rev().find(|n| text.as_bytes().ends_with(&stop.as_bytes()[..*n])).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(stops: &[&str], texts: &[&str]) -> (Vec<String>, String) {
+        let mut state =
+            Stops { strings: stops.iter().map(|s| (*s).to_owned()).collect(), held: String::new() };
+        let mut given = Vec::new();
+        for text in texts {
+            let piece = state.push(text);
+            given.push(piece.text);
+            if piece.stopped {
+                break;
+            }
+        }
+        (given, state.held)
+    }
+
+    #[test]
+    fn stop_strings_are_found_across_pieces() {
+        assert_eq!(run(&["END"], &["aE", "N", "Db"]).0, ["a", "", ""]);
+        assert_eq!(run(&["END"], &["aE", "Nx", "y"]).0, ["a", "ENx", "y"]);
+        assert_eq!(run(&["\n\n"], &["a\n", "b\n", "\nc"]).0, ["a", "\nb", ""]);
+        assert_eq!(run(&["bc", "abcd"], &["xab", "cd"]).0, ["x", "a"], "the first that is complete counts");
+        assert_eq!(run(&["é!"], &["aé", "?"]), (vec!["a".into(), "é?".into()], String::new()));
+        assert_eq!(run(&["END"], &["E"]), (vec![String::new()], "E".into()));
+        assert_eq!(run(&[], &["a", "b"]).0, ["a", "b"]);
+    }
+}

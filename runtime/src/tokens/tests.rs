@@ -1,0 +1,120 @@
+use contract::header::gguf::{Metadata, Value};
+
+use super::stream::TextStream;
+use super::*;
+use crate::fixture::toy;
+
+fn tokens() -> Tokens {
+    let metadata = toy::metadata();
+    Tokens::from_metadata(&metadata, u32::try_from(toy::vocabulary().len()).unwrap()).unwrap()
+}
+
+fn with(change: impl FnOnce(&mut Metadata)) -> Result<Tokens, TokensError> {
+    let mut metadata = toy::metadata();
+    change(&mut metadata);
+    Tokens::from_metadata(&metadata, 1000)
+}
+
+fn streamed(tokens: &Tokens, ids: &[u32], stops: &[&str]) -> String {
+    let mut stream = TextStream::new(stops.iter().map(|s| (*s).to_owned()).collect());
+    let mut text = String::new();
+    for id in ids {
+        let piece = stream.push(tokens, *id);
+        text.push_str(&piece.text);
+        if piece.stopped {
+            return text;
+        }
+    }
+    text + &stream.finish(tokens).text
+}
+
+#[test]
+fn text_survives_the_way_there_and_back_token_by_token() {
+    let tokens = tokens();
+    for text in ["plain", "naïve café", "日本語テキスト", "👩‍👩‍👧 family", " \n\t leading", "x\u{FFFD}y", ""]
+    {
+        let ids = tokens.encode_text(text).unwrap();
+        assert_eq!(ids.len(), text.len(), "the toy's tokens are bytes");
+        assert_eq!(streamed(&tokens, &ids, &[]), text);
+    }
+    let ids = tokens.encode_text("日本語END次").unwrap();
+    assert_eq!(streamed(&tokens, &ids, &["語END"]), "日本");
+}
+
+#[test]
+fn no_piece_ends_inside_a_character() {
+    let tokens = tokens();
+    let ids = tokens.encode_text("a日b").unwrap();
+    let mut stream = TextStream::new(vec![]);
+    let pieces: Vec<_> = ids.iter().map(|id| stream.push(&tokens, *id).text).collect();
+    assert_eq!(pieces, ["a", "", "", "日", "b"]);
+    // Half a character at the end, and bytes that never become one, are shown as such, and not kept for ever.
+    let mut stream = TextStream::new(vec![]);
+    let pieces: Vec<_> = [ids[1]; 6].iter().map(|id| stream.push(&tokens, *id).text).collect();
+    assert!(pieces.iter().any(|p| p.contains('\u{FFFD}')), "{pieces:?}");
+    assert!(streamed(&tokens, &ids[..2], &[]).ends_with('\u{FFFD}'));
+}
+
+#[test]
+fn special_tokens_end_answers_and_are_not_text() {
+    let tokens = tokens();
+    let end = toy::token("<end>");
+    assert!(tokens.is_end(end) && !tokens.is_end(0));
+    assert_eq!(streamed(&tokens, &[toy::token("a"), end], &[]), "a");
+    assert_eq!(tokens.encode_text("a<end>").unwrap(), [toy::token("a"), end]);
+}
+
+#[test]
+fn a_start_token_goes_before_plain_text_only() {
+    let tokens = with(|m| {
+        m.insert("tokenizer.ggml.add_bos_token".into(), Value::Bool(true));
+        m.insert("tokenizer.ggml.bos_token_id".into(), Value::Int(toy::token("<end>").into()));
+        let template = "{{ bos_token }}{{ messages[0].content }}";
+        m.insert("tokenizer.chat_template".into(), Value::String(template.into()));
+    });
+    let tokens = tokens.unwrap();
+    let expected = [toy::token("<end>"), toy::token("a")];
+    assert_eq!(tokens.encode_text("a").unwrap(), expected);
+    let message = Message { role: "user".into(), content: "a".into() };
+    assert_eq!(tokens.encode_chat(&[message]).unwrap(), expected);
+}
+
+#[test]
+fn tokenizers_that_cannot_be_built_say_why() {
+    let set = |key: &'static str, value: Value| {
+        let result = with(|m| {
+            m.insert(key.to_owned(), value);
+        });
+        crate::exit::chain(&result.unwrap_err())
+    };
+    let text = |s: &str| Value::String(s.into());
+    assert!(
+        set("tokenizer.ggml.model", text("llama")).contains("tokenizer model \"llama\" is not supported")
+    );
+    assert!(set("tokenizer.ggml.pre", text("viking")).contains("supported are: gpt-2"));
+    assert!(set("tokenizer.ggml.merges", Value::Strings(vec!["ab".into()])).contains("is not two tokens"));
+    assert!(set("tokenizer.ggml.merges", Value::Strings(vec!["a 日本".into()])).contains("cannot be built"));
+    assert!(set("tokenizer.chat_template", text("{% if %}")).contains("the chat template is not valid"));
+    assert!(set("tokenizer.ggml.eos_token_id", Value::Int(5000)).contains("no end-of-text token"));
+    assert!(set("tokenizer.ggml.tokens", Value::Ints(vec![1])).contains("tokenizer.ggml.tokens"));
+    let few = Tokens::from_metadata(&toy::metadata(), 10).unwrap_err();
+    assert!(few.to_string().contains("past the model's vocabulary of 10"));
+}
+
+#[test]
+fn digits_are_split_as_each_family_does() {
+    let merges = ["1 2", "12 3", "Ġ 1"].map(str::to_owned).to_vec();
+    let encode = |pre: &str| {
+        let tokens = with(|m| {
+            m.insert("tokenizer.ggml.pre".into(), Value::String(pre.into()));
+            let Some(Value::Strings(vocabulary)) = m.get_mut("tokenizer.ggml.tokens") else {
+                panic!("strings")
+            };
+            vocabulary.extend(["12", "123", "Ġ1"].map(str::to_owned));
+            m.insert("tokenizer.ggml.merges".into(), Value::Strings(merges.clone()));
+        });
+        tokens.unwrap().encode_text("1234 1").unwrap().len()
+    };
+    let counts = ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"].map(encode);
+    assert_eq!(counts, [6, 3, 4, 6, 4]);
+}

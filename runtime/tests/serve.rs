@@ -1,0 +1,286 @@
+//! The program itself with the real model, over loopback.
+//!
+//! It needs `SmolLM2-135M-Instruct` as the README says; without the file every test fails and names it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::needless_pass_by_value, reason = "literals of JSON read best by value")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use contract::config::{CONFIG_VERSION, RuntimeConfig};
+use contract::device::DeviceClass;
+use contract::dtype::KvDType;
+use contract::exit::{ExitReason, ExitReport};
+use serde_json::{Value, json};
+
+const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const QUESTION: &str = "What does HTTP stand for?";
+const ANSWER: &str = "HTTP stands for Hypertext Transfer Protocol";
+const TERMINATION_LOG: &str = "LLMFLEET_TERMINATION_LOG";
+
+fn model() -> PathBuf {
+    let cache = std::env::var_os("LLMFLEET_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        PathBuf::from(std::env::var_os("HOME").expect("HOME or LLMFLEET_CACHE is set"))
+            .join(".cache/llm-fleet")
+    });
+    let path = cache.join("models").join(MODEL);
+    assert!(path.is_file(), "{} is missing: `make test` brings it there", path.display());
+    path
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-fleet-runtime"));
+    command.args([
+        "--log-format",
+        "json",
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+    ]);
+    command.stderr(Stdio::piped());
+    command
+}
+
+/// A serving process. Dropping it kills it.
+struct Server {
+    child: Child,
+    api: String,
+    admin: String,
+    client: reqwest::Client,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Starts the program and waits until it is ready.
+    async fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let (api, admin) = loop {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the program ended before it listened");
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else { panic!("not a log line: {line}") };
+            let fields = &entry["fields"];
+            if let (Some(api), Some(admin)) = (fields["api"].as_str(), fields["admin"].as_str()) {
+                break (format!("http://{api}"), format!("http://{admin}"));
+            }
+        };
+        // Whoever does not read a pipe stops the one who writes to it.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+        let server = Self { child, api, admin, client };
+        let began = Instant::now();
+        while server.get("/readyz").await.0 != 200 {
+            assert!(began.elapsed() < Duration::from_secs(120), "the program does not become ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        server
+    }
+
+    async fn smollm2() -> Self {
+        let mut command = program();
+        command.args(["--served-name", "smollm2", "--context-length", "2048", "--model"]).arg(model());
+        Self::start(&mut command).await
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("{}{path}", self.admin)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    fn post(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+        self.client.post(format!("{}{path}", self.api)).body(body.to_string())
+    }
+
+    async fn chat(&self, content: &str, extra: Value) -> Value {
+        let response = self.post("/v1/chat/completions", &chat(content, extra)).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status.as_u16(), 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        // SAFETY: the child has not been waited for, so its number is still its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    async fn exit(&mut self, within: Duration) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < within, "the program does not exit");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn chat(content: &str, extra: Value) -> Value {
+    let message = json!({ "role": "user", "content": content });
+    let mut body = json!({ "model": "smollm2", "messages": [message], "temperature": 0, "max_tokens": 40 });
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body
+}
+
+fn content(answer: &Value) -> &str {
+    answer["choices"][0]["message"]["content"].as_str().unwrap()
+}
+
+/// Text and chunks of a stream, which must end with its mark.
+fn read_stream(text: &str) -> (String, Vec<Value>) {
+    let mut events: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
+    assert_eq!(events.pop(), Some("[DONE]"), "{text}");
+    let chunks: Vec<Value> = events.into_iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    let text = chunks.iter().filter_map(|c| c["choices"][0]["delta"]["content"].as_str()).collect();
+    (text, chunks)
+}
+
+#[tokio::test]
+async fn the_real_model_answers() {
+    let server = Server::smollm2().await;
+    let whole = server.chat(QUESTION, json!({})).await;
+    assert!(content(&whole).starts_with(ANSWER), "{whole}");
+    let usage = &whole["usage"];
+    assert!(usage["prompt_tokens"].as_u64().is_some_and(|n| (20..60).contains(&n)), "{usage}");
+    assert!(usage["completion_tokens"].as_u64().is_some_and(|n| (8..=40).contains(&n)), "{usage}");
+
+    let options = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let response = server.post("/v1/chat/completions", &chat(QUESTION, options)).send().await.unwrap();
+    let (text, chunks) = read_stream(&response.text().await.unwrap());
+    assert_eq!(text, content(&whole));
+    assert_eq!(&chunks.last().unwrap()["usage"], usage);
+    assert!(chunks.len() > 8, "the answer came in pieces");
+
+    let stopped = server.chat(QUESTION, json!({"stop": ["Transfer Prot"]})).await;
+    assert_eq!(content(&stopped), "HTTP stands for Hypertext ");
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+
+    let warm = |seed: u64| json!({"temperature": 1.0, "top_p": 0.95, "seed": seed});
+    let sea = "Write one sentence about the sea.";
+    let (first, second) = (server.chat(sea, warm(7)).await, server.chat(sea, warm(7)).await);
+    assert_eq!(content(&first), content(&second));
+    assert_ne!(content(&first), content(&server.chat(sea, warm(8)).await));
+
+    let body =
+        json!({"model": "smollm2", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 3});
+    let response = server.post("/v1/completions", &body).send().await.unwrap();
+    let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert!(answer["choices"][0]["text"].as_str().unwrap().contains("Paris"), "{answer}");
+    assert_eq!(answer["usage"]["completion_tokens"], 3);
+}
+
+#[tokio::test]
+async fn many_at_once_get_what_each_would_get_alone() {
+    let server = Server::smollm2().await;
+    let questions =
+        [QUESTION, "Name three colours.", "What is two plus two?", "Write one sentence about the sea."];
+    let mut alone = Vec::new();
+    for question in questions {
+        alone.push(content(&server.chat(question, json!({})).await).to_owned());
+    }
+    let together = futures::future::join_all(questions.map(|q| server.chat(q, json!({})))).await;
+    assert_eq!(together.iter().map(content).collect::<Vec<_>>(), alone);
+    let metrics = server.get("/metrics").await.1;
+    let finished = metrics.lines().filter(|l| l.starts_with("vllm:request_success_total"));
+    let n: f64 = finished.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert!((n - 8.0).abs() < f64::EPSILON, "{metrics}");
+    let status: Value = serde_json::from_str(&server.get("/status").await.1).unwrap();
+    for component in ["weights", "kvCache", "activations", "runtime"] {
+        let bytes = |plan: &str| status[plan][component].as_u64().unwrap();
+        assert!(bytes("measured") <= bytes("planned"), "{component}: {status}");
+    }
+    assert_eq!(status["measured"]["weights"], status["planned"]["weights"], "{status}");
+}
+
+#[tokio::test]
+async fn a_stream_in_flight_outlives_the_request_to_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = RuntimeConfig {
+        version: CONFIG_VERSION,
+        served_name: "smollm2".into(),
+        model_path: model().to_str().unwrap().into(),
+        digest: None,
+        device: DeviceClass::Cpu,
+        context_length: Some(2048),
+        kv_dtype: KvDType::F16,
+        drain_seconds: 60,
+    };
+    let path = folder.path().join("runtime.json");
+    std::fs::write(&path, config.to_json()).unwrap();
+    let mut server = Server::start(program().arg("--config").arg(&path)).await;
+
+    let long = chat("Write a long story about a ship.", json!({"stream": true, "max_tokens": 300}));
+    let mut response = server.post("/v1/chat/completions", &long).send().await.unwrap();
+    let mut text = String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+    server.signal(libc::SIGTERM);
+    let began = Instant::now();
+    while server.get("/readyz").await.0 == 200 {
+        assert!(began.elapsed() < Duration::from_secs(2), "the program does not say that it drains");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Whoever has not heard of it yet is still served.
+    assert!(content(&server.chat(QUESTION, json!({})).await).starts_with("HTTP"));
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    let (_, chunks) = read_stream(&text);
+    assert!(chunks.last().unwrap()["choices"][0]["finish_reason"].is_string());
+    assert!(server.exit(Duration::from_secs(70)).await.success());
+}
+
+/// Runs the program until it fails, and reads its last words.
+fn last_words(path: &Path, extra: &[&str]) -> ExitReport {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("termination-log");
+    let mut command = program();
+    command.arg("--model").arg(path).args(extra).env(TERMINATION_LOG, &log);
+    let output = command.output().unwrap();
+    assert!(output.status.code().is_some_and(|c| c != 0), "{output:?}");
+    ExitReport::from_line(&std::fs::read_to_string(&log).unwrap()).expect("the last words are a report")
+}
+
+#[test]
+fn what_cannot_be_served_says_so_and_exits() {
+    let real = std::fs::read(model()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let cut = last_words(&write("cut.gguf", &real[..real.len() - 1000]), &[]);
+    assert_eq!(cut.reason, ExitReason::WeightsCorrupt, "{}", cut.message);
+    let mut huge = real[..64].to_vec();
+    huge[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    let huge = last_words(&write("huge.gguf", &huge), &[]);
+    assert_eq!(huge.reason, ExitReason::WeightsCorrupt, "{}", huge.message);
+    // One byte of the first key's length: everything after it is read at the wrong place.
+    let mut shifted = real;
+    shifted[24] ^= 0x10;
+    let shifted = last_words(&write("shifted.gguf", &shifted), &[]);
+    assert_eq!(shifted.reason, ExitReason::WeightsCorrupt, "{}", shifted.message);
+    let missing = last_words(&folder.path().join("none.gguf"), &[]);
+    assert_eq!(missing.reason, ExitReason::WeightsCorrupt, "{}", missing.message);
+
+    let small = last_words(&model(), &["--budget", "100Mi"]);
+    assert_eq!(small.reason, ExitReason::BudgetTooSmall);
+    assert!(small.message.contains("the budget is 100.00 MiB"), "{}", small.message);
+    let taken = last_words(&model(), &["--simulated-device", "1Gi"]);
+    assert_eq!(taken.reason, ExitReason::DeviceMemoryTaken, "{}", taken.message);
+}
