@@ -3,7 +3,6 @@
 //! It needs `SmolLM2-135M-Instruct` as the README says; without the file every test fails and names it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
-#![allow(clippy::needless_pass_by_value, reason = "literals of JSON read best by value")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,7 +26,7 @@ fn model() -> PathBuf {
             .join(".cache/llm-fleet")
     });
     let path = cache.join("models").join(MODEL);
-    assert!(path.is_file(), "{} is missing: `make test` brings it there", path.display());
+    assert!(path.is_file(), "{} is missing: run `make model`", path.display());
     path
 }
 

@@ -110,7 +110,12 @@ const PURITY: &[Purity] = &[
             "mpsc",
             "axum",
             "crate::http",
-            "crate::model",
+            // Of the model they know the plan of a step, which is integers.
+            "crate::model::cache",
+            "crate::model::family",
+            "crate::model::part",
+            "Cache",
+            "Model",
         ],
     },
     Purity {

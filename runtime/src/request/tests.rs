@@ -1,5 +1,3 @@
-#![allow(clippy::needless_pass_by_value, reason = "literals of JSON read best by value")]
-
 use super::*;
 
 const SERVED: &str = "smollm2";
