@@ -73,10 +73,12 @@ impl Placement {
 
 /// Decides in batches: whatever waits is decided together, the largest first.
 async fn run(mut requests: mpsc::Receiver<Request>, stores: Stores, metrics: Metrics) {
-    stores.wait_until_ready().await;
     let mut books = Books::default();
     let mut batch = Vec::with_capacity(QUEUE);
     while requests.recv_many(&mut batch, QUEUE).await > 0 {
+        // Waited for with a request at hand, not at the start: of several tasks that wait for a store, only the last
+        // to ask is woken when it becomes ready.
+        stores.wait_until_ready().await;
         let view = View {
             nodes: stores.nodes.state(),
             pods: stores.pods.state(),
