@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use contract::metrics::{Kind, Metric};
 use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 
 /// Counters, gauges and histograms that this program feeds.
@@ -22,6 +23,8 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let registry = Registry::new();
+        // The standard process_* series; a name that is registered twice is a bug of this function.
+        registry.register(Box::new(ProcessCollector::for_self())).expect("names are distinct");
         Self {
             reconcile_seconds: register(&registry, histogram(Metric::ReconcileSeconds)),
             reconcile_errors: register(&registry, counter(Metric::ReconcileErrors)),

@@ -318,6 +318,14 @@ fn the_repository_has_what_a_reader_looks_for() {
 }
 
 #[test]
+fn every_purity_rule_is_about_files_that_exist() {
+    let files = repository();
+    for prefix in PURITY.iter().flat_map(|rule| rule.within.iter().chain(rule.except)) {
+        assert!(files.keys().any(|path| path.starts_with(prefix)), "no file begins with {prefix}");
+    }
+}
+
+#[test]
 fn comments_and_strings_are_no_code() {
     let text =
         "a // kube\n/* kube\n */ b \"kube \\\" kube\" r#\"kube \" kube\"# 'k' '\\n' fn f<'a>(x: &'a str)";
