@@ -197,7 +197,7 @@ impl Applier {
         Self { client, metrics }
     }
 
-    /// Applies objects in [`ORDER`] and by name, up to the first refusal.
+    /// Applies objects in a stated order and by name, up to the first refusal.
     ///
     /// # Errors
     /// The first write that failed for a passing reason; what was written before stays.

@@ -3,7 +3,7 @@
 //! In: the kubeconfig or the pod's own account. Out: [`Clients`], one for each of three ways of waiting:
 //!
 //! - `work`: every attempt has a time limit, a few retries of 429, 503 and 504, and writes only within one's
-//!   [`Term`](crate::leader::Term), so that a process that was frozen past its lease cannot write when it wakes;
+//!   [`Term`], so that a process that was frozen past its lease cannot write when it wakes;
 //! - `watch`: only reads, no retries, for watchers back off by themselves;
 //! - `lease`: no retries, so that a renewal is never stuck behind a back-off longer than the lease.
 

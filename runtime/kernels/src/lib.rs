@@ -4,7 +4,7 @@
 //!
 //! Three properties hold for every kernel, and tests pin them:
 //! - A row's result does not depend on which other rows share the call, nor on the number of threads.
-//! - Every instruction set gives the same bits: each kernel is written once over [`lanes::Lanes`], sixteen
+//! - Every instruction set gives the same bits: each kernel is written once over `lanes::Lanes`, sixteen
 //!   lanes wide, with a fixed order of summation, and only the lane operations differ.
 //! - Packed weights are as large as their source, with the rows rounded up to [`format::TILE`].
 
