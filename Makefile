@@ -24,8 +24,12 @@ demo-down: ## Remove what the demo left running
 	@$(LAB) --name demo down
 
 .PHONY: check
-check: setup ## Format, lints, licences, generated files, documentation, tidiness
+check: setup ## Format, lints, generated files, documentation, tidiness
 	@deploy/check.sh
+
+.PHONY: deny
+deny: ## Licences, bans and sources of all dependencies
+	@deploy/deny.sh
 
 .PHONY: test
 test: setup model images ## Every test, with real components; the last line counts them

@@ -31,7 +31,7 @@ fn line(token: &str) -> String {
     format!("{token},admin,admin,\"system:masters\"\n")
 }
 
-/// The token in the file that [`write`] made.
+/// The token in the file that `write` made.
 pub fn token_of(line: &str) -> Option<&str> {
     line.split_once(',').map(|(token, _)| token)
 }
