@@ -21,6 +21,9 @@ use contract::labels;
 /// Selects what the operator made.
 const OURS: &str = "app.kubernetes.io/managed-by=llm-fleet";
 
+/// How often a task asks whether the stores are ready.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// What the operator knows of the cluster.
 #[derive(Clone)]
 pub struct Stores {
@@ -74,6 +77,11 @@ impl Stores {
 
     /// Waits until everything was listed once.
     pub async fn wait_until_ready(&self) {
+        // A store wakes only the last of the tasks that wait for it, so each asks again by itself.
+        while tokio::time::timeout(ASK_AGAIN, self.listed()).await.is_err() {}
+    }
+
+    async fn listed(&self) {
         let Self {
             deployments,
             models,
