@@ -11,6 +11,7 @@
 pub mod checkpoint;
 pub mod command;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod exit;
 pub mod fetch;
@@ -24,5 +25,6 @@ pub mod metrics;
 pub mod model;
 pub mod progress;
 pub mod request;
+pub mod selftest;
 pub mod tokens;
 pub mod weights;

@@ -141,7 +141,7 @@ fn weights(
 fn map_report(error: &MapError) -> ExitReport {
     let reason = match error {
         MapError::Io(e) if e.kind() != io::ErrorKind::NotFound => ExitReason::VolumeFailed,
-        MapError::Io(_) | MapError::Shrunk => ExitReason::WeightsCorrupt,
+        MapError::Io(_) | MapError::Contradiction(_) => ExitReason::WeightsCorrupt,
     };
     report(reason, error)
 }

@@ -11,8 +11,8 @@ pub mod step;
 use candle_core::Tensor;
 
 pub use cache::{Cache, CacheGroup, CacheSpec, PagedGroup};
-pub use family::load;
-pub use step::{BASE_MODEL, GroupInput, StepError, StepInput};
+pub use family::{Description, LoadRequest, Loaded, ModelError, load};
+pub use step::{BASE_MODEL, GroupInput, Part, StepError, StepInput};
 
 /// A decoder with its weights in memory.
 pub trait Model: Send {
@@ -54,3 +54,6 @@ pub fn with_floats<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) -> candle
         _ => candle_core::bail!("the tensor is not on the CPU"),
     }
 }
+
+#[cfg(test)]
+mod tests;

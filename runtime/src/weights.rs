@@ -35,16 +35,16 @@ pub enum MapError {
     /// The file system refused.
     #[error("cannot map the file of the weights")]
     Io(#[from] io::Error),
-    /// The file is not the one that the header was read from.
-    #[error("the file of the weights has become shorter than its header says")]
-    Shrunk,
+    /// The file is not the one that the header was read from, or the header was never checked.
+    #[error("the bytes of tensor {0:?} are not what its header says")]
+    Contradiction(String),
 }
 
 impl Tensors {
     /// Maps a file whose header has been parsed.
     ///
     /// # Errors
-    /// Where the file cannot be mapped or is shorter than when its header was read.
+    /// Where the file cannot be mapped or is not what its header says.
     pub fn map(path: &Path, header: &Header) -> Result<Self, MapError> {
         let file = File::open(path)?;
         // SAFETY: the bytes are only read, as plain data that any content is valid for. A file that another
@@ -57,7 +57,7 @@ impl Tensors {
     /// Tensors in memory, for models that are made rather than read.
     ///
     /// # Errors
-    /// Where a tensor lies outside of `bytes`.
+    /// Where a tensor's bytes are not what its type and shape need, or lie outside of `bytes`.
     pub fn in_memory(bytes: Vec<u8>, header: &Header) -> Result<Self, MapError> {
         Self::checked(Source::Memory(bytes), header)
     }
@@ -66,9 +66,14 @@ impl Tensors {
         let index = header.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.clone())).collect();
         let tensors = Self { bytes, index };
         let length = tensors.bytes().len() as u64;
-        let inside =
-            |tensor: &TensorInfo| tensor.range.start <= tensor.range.end && tensor.range.end <= length;
-        if tensors.index.values().all(inside) { Ok(tensors) } else { Err(MapError::Shrunk) }
+        let contradicts = |tensor: &&TensorInfo| {
+            let found = tensor.range.end.checked_sub(tensor.range.start);
+            tensor.range.end > length || found.is_none() || found != tensor.dtype.tensor_bytes(&tensor.shape)
+        };
+        match tensors.index.values().find(contradicts) {
+            Some(tensor) => Err(MapError::Contradiction(tensor.name.clone())),
+            None => Ok(tensors),
+        }
     }
 
     /// The names, in order.

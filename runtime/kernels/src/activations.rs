@@ -25,34 +25,48 @@ impl Block {
     }
 }
 
-/// Quantizes `x`, as many whole blocks as `to` has.
+/// Rows that lie side by side, so that a kernel reads them all from one address.
+pub(crate) const GROUP: usize = 8;
+
+/// One block of each row of a group; rows that are not there keep whatever they had.
+pub(crate) type Group = [Block; GROUP];
+
+/// Quantizes up to [`GROUP`] rows of `x` into `to`, one group a block of columns.
 pub(crate) struct Quantize<'a> {
     pub(crate) x: &'a [f32],
-    pub(crate) to: &'a mut [Block],
+    pub(crate) columns: usize,
+    pub(crate) to: &'a mut [Group],
 }
 
 impl Kernel for Quantize<'_> {
-    /// The scale is the largest size over 127; numbers go to the nearest multiple of it, ties to even.
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let (halves, _) = self.x.as_chunks::<LANES>();
-        for (pair, block) in halves.chunks_exact(2).zip(self.to) {
-            let (low, high) = (l.load(&pair[0]), l.load(&pair[1]));
-            let largest = l.largest(l.max(l.abs(low), l.abs(high)));
-            let inverse = l.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let (low, high) = (l.to_i8(l.mul(low, inverse)), l.to_i8(l.mul(high, inverse)));
-            let mut sum = 0;
-            for lane in 0..LANES {
-                // −128 cannot be multiplied on every instruction set; a tiny `largest` can round that far.
-                block.quants[lane] = low[lane].max(-127);
-                block.quants[LANES + lane] = high[lane].max(-127);
-                sum += i32::from(block.quants[lane]) + i32::from(block.quants[LANES + lane]);
+        for (row, x) in self.x.chunks_exact(self.columns).enumerate() {
+            let (halves, _) = x.as_chunks::<LANES>();
+            for (pair, group) in halves.chunks_exact(2).zip(self.to.iter_mut()) {
+                quantize(l, &pair[0], &pair[1], &mut group[row]);
             }
-            block.scale = largest / 127.0;
-            block.sum = sum;
-            block.scaled_sum = block.scale * sum as f32;
         }
     }
+}
+
+/// The scale is the largest size over 127; numbers go to the nearest multiple of it, ties to even.
+#[inline(always)]
+fn quantize<L: Lanes>(l: L, low: &[f32; LANES], high: &[f32; LANES], block: &mut Block) {
+    let (low, high) = (l.load(low), l.load(high));
+    let largest = l.largest(l.max(l.abs(low), l.abs(high)));
+    let inverse = l.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+    let (low, high) = (l.to_i8(l.mul(low, inverse)), l.to_i8(l.mul(high, inverse)));
+    let mut sum = 0;
+    for lane in 0..LANES {
+        // −128 cannot be multiplied on every instruction set; a tiny `largest` can round that far.
+        block.quants[lane] = low[lane].max(-127);
+        block.quants[LANES + lane] = high[lane].max(-127);
+        sum += i32::from(block.quants[lane]) + i32::from(block.quants[LANES + lane]);
+    }
+    block.scale = largest / 127.0;
+    block.sum = sum;
+    block.scaled_sum = block.scale * sum as f32;
 }
 
 #[cfg(test)]
@@ -61,9 +75,9 @@ mod tests {
     use crate::Isa;
 
     fn quantized(isa: Isa, x: &[f32]) -> Vec<Block> {
-        let mut to = vec![Block::default(); x.len() / BLOCK];
-        isa.run(Quantize { x, to: &mut to });
-        to
+        let mut to = vec![Group::default(); x.len() / BLOCK];
+        isa.run(Quantize { x, columns: x.len(), to: &mut to });
+        to.into_iter().map(|group| group[0]).collect()
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn exp2(self, a: Self::F32) -> Self::F32;
     /// The sum over the lanes: lanes 8 apart first, then 4, 2, 1.
     fn sum(self, a: Self::F32) -> f32;
+    /// Lane `i` is the sum over the lanes of `a[i]`, with the bits of [`Lanes::sum`].
+    fn sums(self, a: &[Self::F32; LANES]) -> Self::F32;
     /// The largest lane.
     fn largest(self, a: Self::F32) -> f32;
     /// Integers between −128 and 127 as bytes; others are rounded, ties to even.

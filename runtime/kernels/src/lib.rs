@@ -42,7 +42,7 @@ pub use rope::{RopePairs, Rotation};
 pub struct Kernels {
     isa: Isa,
     pool: ThreadPool,
-    activations: Mutex<Vec<activations::Block>>,
+    activations: Mutex<Vec<activations::Group>>,
 }
 
 impl Kernels {

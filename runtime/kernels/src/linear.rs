@@ -6,14 +6,14 @@ mod quantized;
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use crate::activations::{Block, Quantize};
+use crate::activations::{GROUP, Group, Quantize};
 use crate::format::{BLOCK, Format, Packed, TILE};
 use crate::isa::Kernel;
 use crate::lanes::Lanes;
 use crate::shared::Shared;
 use crate::{Kernels, share};
 
-/// Activation rows that stay in the cache while the weights stream past.
+/// Activation rows that stay in the cache while the weights stream past; a multiple of [`GROUP`].
 const ROWS_AT_ONCE: usize = 64;
 
 impl Kernels {
@@ -50,7 +50,7 @@ impl Kernels {
             let mut first_column = 0;
             for &weights in parts {
                 let tiles = left.start.min(weights.tiles())..left.end.min(weights.tiles());
-                let input = Input { floats: x, blocks: &scratch, n_rows };
+                let input = Input { floats: x, groups: &scratch, n_rows };
                 let output = Output { y: &y, width, first_column };
                 self.isa().run(Tiles { weights, tiles, input, output });
                 left = left.start.saturating_sub(weights.tiles())..left.end.saturating_sub(weights.tiles());
@@ -62,26 +62,30 @@ impl Kernels {
     /// Grows the scratch so that [`Kernels::linear`] never allocates for up to `rows` rows of `columns`.
     pub fn reserve(&self, rows: usize, columns: usize) {
         let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = rows * columns.div_ceil(BLOCK);
-        let missing = wanted.saturating_sub(scratch.len());
+        let missing = (rows.div_ceil(GROUP) * columns.div_ceil(BLOCK)).saturating_sub(scratch.len());
         scratch.reserve_exact(missing);
     }
 
     /// Bytes of scratch that `rows` activation rows of `columns` take.
     #[must_use]
     pub fn scratch_bytes(rows: usize, columns: usize) -> usize {
-        rows * columns.div_ceil(BLOCK) * size_of::<Block>()
+        rows.div_ceil(GROUP) * columns.div_ceil(BLOCK) * size_of::<Group>()
     }
 
-    fn quantize(&self, x: &[f32], columns: usize, scratch: &mut Vec<Block>) {
+    fn quantize(&self, x: &[f32], columns: usize, scratch: &mut Vec<Group>) {
         let per_row = columns / BLOCK;
         let n_rows = x.len() / columns;
-        scratch.resize(n_rows * per_row, Block::default());
-        let blocks = Shared::new(scratch);
-        self.for_rows(n_rows, x.len(), |rows| {
-            // SAFETY: tasks have rows of their own.
-            let to = unsafe { blocks.piece(rows.start * per_row..rows.end * per_row) };
-            self.isa().run(Quantize { x: &x[rows.start * columns..rows.end * columns], to });
+        let n_groups = n_rows.div_ceil(GROUP);
+        scratch.resize(n_groups * per_row, Group::default());
+        let to = Shared::new(scratch);
+        self.for_rows(n_groups, x.len(), |groups| {
+            for group in groups {
+                let rows = group * GROUP..n_rows.min((group + 1) * GROUP);
+                // SAFETY: tasks have groups of their own.
+                let to = unsafe { to.piece(group * per_row..(group + 1) * per_row) };
+                let x = &x[rows.start * columns..rows.end * columns];
+                self.isa().run(Quantize { x, columns, to });
+            }
         });
     }
 }
@@ -90,7 +94,7 @@ impl Kernels {
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     floats: &'a [f32],
-    blocks: &'a [Block],
+    groups: &'a [Group],
     n_rows: usize,
 }
 
@@ -110,7 +114,7 @@ struct Tiles<'a> {
     output: Output<'a>,
 }
 
-/// The inner loops of one format: `M` rows of activations against one tile.
+/// The inner loops of one format: `M` rows of activations, all of one group, against one tile.
 pub(crate) trait Multiply<L: Lanes> {
     fn rows<const M: usize>(&self, l: L, tile: &[u8], first_row: usize) -> [L::F32; M];
 }
@@ -121,10 +125,10 @@ impl Kernel for Tiles<'_> {
         let columns = self.weights.columns();
         match self.weights.format() {
             Format::Q4_1 => {
-                self.multiply(l, &quantized::Q4_1 { x: self.input.blocks, per_row: columns / BLOCK });
+                self.multiply(l, &quantized::Q4_1 { x: self.input.groups, per_row: columns / BLOCK });
             }
             Format::Q8_0 => {
-                self.multiply(l, &quantized::Q8_0 { x: self.input.blocks, per_row: columns / BLOCK });
+                self.multiply(l, &quantized::Q8_0 { x: self.input.groups, per_row: columns / BLOCK });
             }
             Format::F32 => self.multiply(l, &self.floats(float::F32)),
             Format::F16 => self.multiply(l, &self.floats(float::F16)),

@@ -37,6 +37,19 @@ pub struct GroupInput {
     pub block_starts: Vec<u32>,
 }
 
+/// One sequence's part of a step, for models with one cache group.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The tokens, in order.
+    pub tokens: &'a [u32],
+    /// The first one's position in the sequence.
+    pub first_position: u32,
+    /// The sequence's cache blocks, for all positions up to its last token's.
+    pub table: &'a [u32],
+    /// Whether the last token wants logits.
+    pub wants_logits: bool,
+}
+
 impl GroupInput {
     pub(super) fn tables(&self) -> BlockTables<'_> {
         BlockTables { blocks: &self.blocks, starts: &self.block_starts }
@@ -98,6 +111,33 @@ pub enum StepError {
 }
 
 impl StepInput {
+    /// A step over some sequences of a model with one cache group, all on the base model.
+    ///
+    /// # Errors
+    /// Where a table does not reach its sequence's last token.
+    pub fn of(parts: &[Part<'_>]) -> Result<Self, StepError> {
+        let mut step = Self { seq_starts: vec![0], ..Self::default() };
+        let mut group = GroupInput { block_starts: vec![0], ..GroupInput::default() };
+        for (sequence, part) in parts.iter().enumerate() {
+            for (position, token) in (part.first_position..).zip(part.tokens) {
+                let (index, place) = (position as usize / CACHE_BLOCK, position % CACHE_BLOCK as u32);
+                let block = part.table.get(index).ok_or(StepError::ShortTable(sequence))?;
+                step.tokens.push(*token);
+                step.positions.push(position);
+                group.slots.push(block * CACHE_BLOCK as u32 + place);
+            }
+            if part.wants_logits && !part.tokens.is_empty() {
+                step.logits_at.push(step.tokens.len() as u32 - 1);
+            }
+            step.seq_starts.push(step.tokens.len() as u32);
+            group.blocks.extend(part.table);
+            group.block_starts.push(group.blocks.len() as u32);
+            step.adapter.push(BASE_MODEL);
+        }
+        step.groups.push(group);
+        Ok(step)
+    }
+
     /// Checks the step against the model's limits and the cache.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use contract::device::DeviceClass;
 use contract::resident::{ResidentError, resident};
 use kernels::{Format, Kernels, PackError, Source};
 
-use super::{Tensors, widen::widen};
+use super::{MapError, Tensors, widen::widen};
 use crate::model::part::linear::PackedWeight;
 
 /// Rows that are unpacked at a time; a multiple of the packed tile.
@@ -17,6 +17,9 @@ const WIDENED_ROWS: usize = 1024;
 /// Why a tensor cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The file cannot be mapped.
+    #[error("the weights cannot be read")]
+    Map(#[from] MapError),
     /// It is not in the checkpoint.
     #[error("tensor {0:?} is missing")]
     Missing(String),

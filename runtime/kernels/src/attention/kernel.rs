@@ -132,36 +132,46 @@ impl<E: Element> Attend<'_, E> {
         let head_dim = self.attention.heads.head_dim;
         let (query, _) = self.qkv[row.query..row.query + head_dim].as_chunks::<LANES>();
         let mut scores = [f32::NEG_INFINITY; CACHE_BLOCK];
-        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(head_dim)) {
-            let mut dot = l.splat(0.0);
-            for (query, key) in query.iter().zip(key.as_chunks::<LANES>().0) {
-                dot = l.fma(l.load(query), E::load(l, key), dot);
+        let (halves, _) = scores.as_chunks_mut::<LANES>();
+        for (scores, keys) in halves.iter_mut().zip(keys.chunks(LANES * head_dim)) {
+            let mut dots = [l.splat(0.0); LANES];
+            for (dot, key) in dots.iter_mut().zip(keys.chunks_exact(head_dim)) {
+                for (query, key) in query.iter().zip(key.as_chunks::<LANES>().0) {
+                    *dot = l.fma(l.load(query), E::load(l, key), *dot);
+                }
             }
-            *score = l.sum(dot) * self.attention.scale;
+            l.store(l.mul(l.sums(&dots), l.splat(self.attention.scale)), scores);
         }
         let n_keys = keys.len() / head_dim;
+        scores[n_keys..].fill(f32::NEG_INFINITY);
         let (halves, _) = scores.as_chunks_mut::<LANES>();
         let (low, high) = (l.load(&halves[0]), l.load(&halves[1]));
         let block_largest = l.largest(l.max(low, high));
-        let largest = if block_largest > row.largest { block_largest } else { row.largest };
-        l.store(exp(l, l.add(low, l.splat(-largest))), &mut halves[0]);
-        l.store(exp(l, l.add(high, l.splat(-largest))), &mut halves[1]);
-        let shrink = exp(l, l.splat(row.largest - largest));
+        if block_largest > row.largest {
+            // What was added up so far was relative to a smaller score.
+            let shrink = exp(l, l.splat(row.largest - block_largest));
+            let mut factor = [0.0; LANES];
+            l.store(shrink, &mut factor);
+            row.sum *= factor[0];
+            row.largest = block_largest;
+            for sum in sums.as_chunks_mut::<LANES>().0 {
+                l.store(l.mul(l.load(sum), shrink), sum);
+            }
+        }
+        let below = l.splat(-row.largest);
+        l.store(exp(l, l.add(low, below)), &mut halves[0]);
+        l.store(exp(l, l.add(high, below)), &mut halves[1]);
         scores[n_keys..].fill(0.0);
 
         let (halves, _) = scores.as_chunks::<LANES>();
-        let block_sum = l.sum(l.add(l.load(&halves[0]), l.load(&halves[1])));
-        let mut before = [0.0; LANES];
-        l.store(shrink, &mut before);
-        row.sum = row.sum * before[0] + block_sum;
-        row.largest = largest;
-        weigh::<L, E>(l, shrink, &scores[..n_keys], values, sums);
+        row.sum += l.sum(l.add(l.load(&halves[0]), l.load(&halves[1])));
+        weigh::<L, E>(l, &scores[..n_keys], values, sums);
     }
 }
 
-/// `sums = sums · shrink + Σ weights[i] · values[i]`, four registers of a head at a time.
+/// `sums += Σ weights[i] · values[i]`, four registers of a head at a time.
 #[inline(always)]
-fn weigh<L: Lanes, E: Element>(l: L, shrink: L::F32, weights: &[f32], values: &[E], sums: &mut [f32]) {
+fn weigh<L: Lanes, E: Element>(l: L, weights: &[f32], values: &[E], sums: &mut [f32]) {
     let head_dim = sums.len();
     let (sums, _) = sums.as_chunks_mut::<LANES>();
     for (index, sums) in sums.chunks_mut(4).enumerate() {
@@ -169,7 +179,7 @@ fn weigh<L: Lanes, E: Element>(l: L, shrink: L::F32, weights: &[f32], values: &[
         if let Ok(sums) = <&mut [[f32; LANES]; 4]>::try_from(&mut *sums) {
             let mut wide = [l.splat(0.0); 4];
             for part in 0..4 {
-                wide[part] = l.mul(l.load(&sums[part]), shrink);
+                wide[part] = l.load(&sums[part]);
             }
             for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
                 let weight = l.splat(*weight);
@@ -183,7 +193,7 @@ fn weigh<L: Lanes, E: Element>(l: L, shrink: L::F32, weights: &[f32], values: &[
             }
         } else {
             for (part, sums) in sums.iter_mut().enumerate() {
-                let mut wide = l.mul(l.load(sums), shrink);
+                let mut wide = l.load(sums);
                 for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
                     let (value, _) = value.as_chunks::<LANES>();
                     wide = l.fma(l.splat(*weight), E::load(l, &value[index * 4 + part]), wide);

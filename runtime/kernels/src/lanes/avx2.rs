@@ -50,6 +50,30 @@ pub(super) unsafe fn sum_of_eight(a: __m256) -> f32 {
     }
 }
 
+/// Lane `i` is the sum of `a[i]`: each stage adds halves, pairs and neighbours of two vectors at once.
+#[inline(always)]
+fn sums_of_eight(a: &[Pair<__m256>; 8]) -> __m256 {
+    unsafe {
+        let mut eights = [a[0].0; 8];
+        for (i, sum) in eights.iter_mut().enumerate() {
+            *sum = _mm256_add_ps(a[i].0, a[i].1);
+        }
+        let mut fours = [a[0].0; 4];
+        for (i, sum) in fours.iter_mut().enumerate() {
+            let (a, b) = (eights[i], eights[i + 4]);
+            *sum = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+        }
+        let mut twos = [a[0].0; 2];
+        for (i, sum) in twos.iter_mut().enumerate() {
+            let (a, b) = (fours[i], fours[i + 2]);
+            *sum = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
+        }
+        let (a, b) = (twos[0], twos[1]);
+        let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+        _mm256_permute_ps::<0b11_01_10_00>(ones)
+    }
+}
+
 #[inline(always)]
 fn widen_f16(from: &[u8; 16]) -> __m256 {
     unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
@@ -194,6 +218,12 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn sum(self, a: Pair<__m256>) -> f32 {
         unsafe { sum_of_eight(_mm256_add_ps(a.0, a.1)) }
+    }
+
+    #[inline(always)]
+    fn sums(self, a: &[Pair<__m256>; LANES]) -> Pair<__m256> {
+        let (low, high) = split(a);
+        Pair(sums_of_eight(low), sums_of_eight(high))
     }
 
     #[inline(always)]

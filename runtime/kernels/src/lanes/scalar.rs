@@ -23,7 +23,7 @@ impl Scalar {
 }
 
 #[inline(always)]
-fn map<T: Copy, U>(a: [T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+fn map<T, U>(a: [T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
     a.map(f)
 }
 
@@ -129,6 +129,11 @@ impl Lanes for Scalar {
             }
         }
         a[0]
+    }
+
+    #[inline(always)]
+    fn sums(self, a: &[[f32; LANES]; LANES]) -> [f32; LANES] {
+        map(*a, |a| self.sum(a))
     }
 
     #[inline(always)]

@@ -1,25 +1,32 @@
 //! The inner loops for quantized weights: exact integer dot products within a block, `f32` across blocks.
 
 use super::Multiply;
-use crate::activations::Block;
+use crate::activations::{Block, GROUP, Group};
 use crate::format::TILE;
 use crate::lanes::{LANES, Lanes};
 
 /// `Σ d_w d_x (q_w · q_x) + m_w d_x Σ q_x`, block after block.
 pub(super) struct Q4_1<'a> {
-    pub(super) x: &'a [Block],
+    pub(super) x: &'a [Group],
     pub(super) per_row: usize,
 }
 
 /// `Σ d_w d_x (q_w · q_x)`, block after block.
 pub(super) struct Q8_0<'a> {
-    pub(super) x: &'a [Block],
+    pub(super) x: &'a [Group],
     pub(super) per_row: usize,
 }
 
+/// The rows' blocks of each block of columns in turn.
 #[inline(always)]
-fn rows_of<const M: usize>(x: &[Block], per_row: usize, first_row: usize) -> [&[Block]; M] {
-    std::array::from_fn(|row| &x[(first_row + row) * per_row..][..per_row])
+fn blocks_of<const M: usize>(
+    x: &[Group],
+    per_row: usize,
+    first_row: usize,
+) -> impl Iterator<Item = &[Block; M]> {
+    let (group, place) = (first_row / GROUP, first_row % GROUP);
+    let groups = &x[group * per_row..][..per_row];
+    groups.iter().map(move |group| group[place..place + M].try_into().expect("rows of one group"))
 }
 
 #[inline(always)]
@@ -35,25 +42,25 @@ fn halves(bytes: &[u8], index: usize) -> &[u8; 2 * LANES] {
 impl<L: Lanes> Multiply<L> for Q4_1<'_> {
     #[inline(always)]
     fn rows<const M: usize>(&self, l: L, tile: &[u8], first_row: usize) -> [L::F32; M] {
-        let x = rows_of::<M>(self.x, self.per_row, first_row);
+        let x = blocks_of::<M>(self.x, self.per_row, first_row);
         let mut sums = [l.splat(0.0); M];
         let (blocks, _) = tile.as_chunks::<{ 20 * TILE }>();
-        for (index, block) in blocks.iter().enumerate() {
+        for (block, x) in blocks.iter().zip(x) {
             let mut dots = [l.zero(); M];
             for pair in 0..4 {
                 let nibbles = l.bytes(group(&block[4 * TILE..], pair));
                 let (low, high) = (l.low_nibbles(nibbles), l.high_nibbles(nibbles));
                 for row in 0..M {
-                    dots[row] = l.dot_nibbles(dots[row], low, x[row][index].word(pair));
-                    dots[row] = l.dot_nibbles(dots[row], high, x[row][index].word(4 + pair));
+                    dots[row] = l.dot_nibbles(dots[row], low, x[row].word(pair));
+                    dots[row] = l.dot_nibbles(dots[row], high, x[row].word(4 + pair));
                 }
             }
             let scales = l.load_f16(halves(block, 0));
             let minima = l.load_f16(halves(block, 1));
             for row in 0..M {
-                let scale = l.mul(scales, l.splat(x[row][index].scale));
+                let scale = l.mul(scales, l.splat(x[row].scale));
                 sums[row] = l.fma(l.to_f32(dots[row]), scale, sums[row]);
-                sums[row] = l.fma(minima, l.splat(x[row][index].scaled_sum), sums[row]);
+                sums[row] = l.fma(minima, l.splat(x[row].scaled_sum), sums[row]);
             }
         }
         sums
@@ -63,23 +70,23 @@ impl<L: Lanes> Multiply<L> for Q4_1<'_> {
 impl<L: Lanes> Multiply<L> for Q8_0<'_> {
     #[inline(always)]
     fn rows<const M: usize>(&self, l: L, tile: &[u8], first_row: usize) -> [L::F32; M] {
-        let x = rows_of::<M>(self.x, self.per_row, first_row);
+        let x = blocks_of::<M>(self.x, self.per_row, first_row);
         let mut sums = [l.splat(0.0); M];
         let (blocks, _) = tile.as_chunks::<{ 34 * TILE }>();
-        for (index, block) in blocks.iter().enumerate() {
+        for (block, x) in blocks.iter().zip(x) {
             let mut dots = [l.zero(); M];
             for row in 0..M {
-                dots[row] = l.zero_biased(x[row][index].sum);
+                dots[row] = l.zero_biased(x[row].sum);
             }
             for four in 0..8 {
                 let weights = l.bytes(group(&block[2 * TILE..], four));
                 for row in 0..M {
-                    dots[row] = l.dot_biased(dots[row], weights, x[row][index].word(four));
+                    dots[row] = l.dot_biased(dots[row], weights, x[row].word(four));
                 }
             }
             let scales = l.load_f16(halves(block, 0));
             for row in 0..M {
-                let scale = l.mul(scales, l.splat(x[row][index].scale));
+                let scale = l.mul(scales, l.splat(x[row].scale));
                 sums[row] = l.fma(l.to_f32(dots[row]), scale, sums[row]);
             }
         }

@@ -1,0 +1,97 @@
+//! The real model: SmolLM2-135M-Instruct, Q4_1, answers a question as it should.
+//!
+//! The file is found in the cache, where `make model` puts it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use contract::device::DeviceClass;
+use contract::header::gguf;
+use contract::{KvDType, ModelGeometry};
+use kernels::{Isa, Kernels, threads};
+use runtime::engine::sampler::{Draw, Sampling, Scratch, sample};
+use runtime::model::{self, Cache, Description, LoadRequest, Model, Part, StepInput, with_floats};
+use runtime::weights::Tensors;
+
+const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+/// The chat template's text for one user message, "What does HTTP stand for?", in the model's tokens: byte-pair
+/// encoded with the merges of its own metadata after the split of GPT-2.
+const PROMPT: [u32; 36] = [
+    1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182,
+    2, 198, 1, 4093, 198, 1780, 1072, 17108, 1481, 327, 47, 2, 198, 1, 520, 9531, 198,
+];
+
+/// "HTTP stands for Hypertext Transfer Protocol".
+const ANSWER: [u32; 7] = [23432, 6443, 327, 17649, 2692, 21863, 14743];
+
+fn model_file() -> PathBuf {
+    let cache = || match env::var_os("LLMFLEET_CACHE") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache/llm-fleet"),
+    };
+    let folder = env::var_os("LLMFLEET_MODELS").map_or_else(|| cache().join("models"), PathBuf::from);
+    let file = folder.join(FILE);
+    assert!(file.is_file(), "{} is not there; `make model` fetches it", file.display());
+    file
+}
+
+fn load() -> (Box<dyn Model>, Cache) {
+    let path = model_file();
+    let bytes = fs::read(&path).unwrap();
+    let header = gguf::parse(&bytes, bytes.len() as u64).unwrap();
+    let geometry = ModelGeometry::from_gguf(&header.metadata).unwrap();
+    let tensors = Tensors::map(&path, &header).unwrap();
+    let request = LoadRequest {
+        geometry: &geometry,
+        description: Description::Gguf(&header.metadata),
+        tensors: &tensors,
+        device: DeviceClass::Cpu,
+        step_tokens: 64,
+        logit_rows: 2,
+    };
+    let kernels = Arc::new(Kernels::new(Isa::detect(), threads::available()));
+    let mut loaded_bytes = 0;
+    let loaded = model::load(&request, kernels, &mut |bytes| loaded_bytes += bytes).unwrap();
+    let stored: u64 = header.tensors.iter().map(|tensor| tensor.range.end - tensor.range.start).sum();
+    assert_eq!(loaded_bytes, stored, "progress counts every byte of the tensors");
+    assert_eq!(loaded.weights.0, stored, "packing keeps the size: all shapes are whole tiles");
+    let cache = Cache::new(loaded.model.cache_spec(), KvDType::F32, 4).unwrap();
+    (loaded.model, cache)
+}
+
+/// The tokens that greedily follow the prompt, fed in steps of at most `step_tokens`.
+fn greedy(step_tokens: usize, n: usize) -> Vec<u32> {
+    let (mut model, mut cache) = load();
+    let mut tokens = PROMPT.to_vec();
+    let mut done = 0;
+    while tokens.len() < PROMPT.len() + n {
+        let end = tokens.len().min(done + step_tokens);
+        let part = Part {
+            tokens: &tokens[done..end],
+            first_position: done as u32,
+            table: &[2, 1],
+            wants_logits: true,
+        };
+        let logits = model.forward(&StepInput::of(&[part]).unwrap(), &mut cache).unwrap();
+        done = end;
+        if done == tokens.len() {
+            let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+            let draw = Draw { position: done as u32, choice: 0 };
+            let next = with_floats(&logits, |row| sample(row, sampling, draw, &mut Scratch::default()));
+            tokens.push(next.unwrap());
+        }
+    }
+    tokens.split_off(PROMPT.len())
+}
+
+#[test]
+fn it_knows_what_http_stands_for_however_it_is_computed() {
+    let whole = greedy(64, 20);
+    assert_eq!(whole[..ANSWER.len()], ANSWER);
+    assert_eq!(greedy(7, 20), whole, "in small steps");
+}
