@@ -13,6 +13,7 @@ pub mod admin;
 pub mod api;
 pub mod apply;
 pub mod args;
+pub mod ask;
 pub mod backoff;
 pub mod cache;
 pub mod client;

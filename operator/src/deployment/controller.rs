@@ -40,6 +40,7 @@ use crate::api::deployment::PlacementStatus;
 use crate::api::model::LlmModelSpec;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Applied, Desired};
+use crate::ask::Ask;
 use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
 use crate::controller::{Loop, Next};
@@ -78,8 +79,8 @@ pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: Ca
         affected: Box::new(move |touched| affected(touched, &stores)),
         shutdown,
     };
-    let http = reqwest::Client::new();
-    let pass = move |llm, context| pass(llm, context, http.clone());
+    let ask = Ask::default();
+    let pass = move |llm, context| pass(llm, context, ask.clone());
     crate::controller::run(this, context, pass, Error::category).await;
 }
 
@@ -145,13 +146,13 @@ struct Scene<'a> {
     now: Timestamp,
 }
 
-async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, http: reqwest::Client) -> Result<Next, Error> {
+async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, ask: Ask) -> Result<Next, Error> {
     let deleted = llm.meta().deletion_timestamp.is_some();
     if deleted || llm.annotations().contains_key(labels::PAUSED) {
         // What the deployment owns goes with it: the API server's garbage collector follows the owner references.
         return Ok(Next::OnChange);
     }
-    let observed = observe(&context.stores, &http, &llm).await;
+    let observed = observe(&context.stores, &ask, &llm).await;
     let scene = Scene { context: &context, llm: &llm, observed: &observed, now: Timestamp::now() };
     let validated = validate(&llm).map_err(|error| chain(&error));
     let mut found = Found::default();

@@ -4,27 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use contract::Bytes;
-use contract::http::{ADMIN_PORT, PROGRESS, Progress, RuntimeStatus, STATUS};
+use contract::http::{PROGRESS, Progress, RuntimeStatus, STATUS};
 use contract::labels::DEPLOYMENT;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use serde::de::DeserializeOwned;
 
 use super::health;
 use crate::api::{LlmDeployment, LlmModel};
+use crate::ask::Ask;
 use crate::cache::Stores;
 use crate::fleet::card::Cards;
 use crate::model::name::served_by;
 
-/// How long a pod may take to answer; it is asked again at the next pass.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Most bytes of an answer that are read.
-const MAX_ANSWER: usize = 64 << 10;
 /// Runtime class that NVIDIA's container toolkit installs.
 const NVIDIA_CLASS: &str = "nvidia";
 
@@ -54,7 +49,7 @@ pub struct Observed {
 }
 
 /// Reads the stores, then asks the pods.
-pub async fn observe(stores: &Stores, http: &reqwest::Client, llm: &LlmDeployment) -> Observed {
+pub async fn observe(stores: &Stores, asker: &Ask, llm: &LlmDeployment) -> Observed {
     let namespace = llm.namespace().unwrap_or_default();
     let name = llm.name_any();
     let model = served_by(&llm.spec).and_then(|n| stores.models.get(&ObjectRef::new(&n).within(&namespace)));
@@ -76,7 +71,7 @@ pub async fn observe(stores: &Stores, http: &reqwest::Client, llm: &LlmDeploymen
         runtime_class: stores.runtime_classes.get(&ObjectRef::new(NVIDIA_CLASS)).map(|c| c.name_any()),
         ..Observed::default()
     };
-    ask(http, &mut observed).await;
+    ask(asker, &mut observed).await;
     observed
 }
 
@@ -105,7 +100,7 @@ fn card(node: &Arc<Node>) -> Option<Bytes> {
 }
 
 /// Asks pods that load how far they are, and one that is ready what it measured. No answer is no news.
-async fn ask(http: &reqwest::Client, observed: &mut Observed) {
+async fn ask(asker: &Ask, observed: &mut Observed) {
     let address = |pod: &Arc<Pod>| {
         let status = pod.status.as_ref()?;
         let running = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
@@ -114,27 +109,11 @@ async fn ask(http: &reqwest::Client, observed: &mut Observed) {
     let loading = observed.pods.iter().filter(|(_, pod)| !health::is_ready(pod));
     let loading = loading.filter_map(|(name, pod)| Some((name.clone(), address(pod)?)));
     let questions =
-        loading.map(|(name, ip)| async move { (name, get::<Progress>(http, &ip, PROGRESS).await) });
+        loading.map(|(name, ip)| async move { (name, asker.get::<Progress>(&ip, PROGRESS).await) });
     let answers = join_all(questions).await;
     observed.progress = answers.into_iter().filter_map(|(name, progress)| Some((name, progress?))).collect();
     let ready = observed.pods.values().filter(|pod| health::is_ready(pod)).find_map(address);
     if let Some(ip) = ready {
-        observed.measured = get(http, &ip, STATUS).await;
+        observed.measured = asker.get(&ip, STATUS).await;
     }
-}
-
-async fn get<T: DeserializeOwned>(http: &reqwest::Client, ip: &str, path: &str) -> Option<T> {
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-    let answer = async {
-        let mut response = http.get(format!("http://{host}:{ADMIN_PORT}{path}")).send().await.ok()?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.ok()? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER {
-                return None;
-            }
-        }
-        serde_json::from_slice(&body).ok()
-    };
-    tokio::time::timeout(PATIENCE, answer).await.ok().flatten()
 }

@@ -4,20 +4,16 @@
 //! machine's own clock. Losing all of it costs one pause: nothing here is needed for correctness.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use contract::http::{ADMIN_PORT, PROGRESS, Phase, Progress as Reported};
+use contract::http::{PROGRESS, Phase, Progress as Reported};
 
 use crate::api::shared::Progress;
+use crate::ask::Ask;
 
 /// How often a pod is asked, and so how often progress is written.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Longest wait for a pod's answer.
-const ANSWER: Duration = Duration::from_secs(1);
-/// Most bytes of an answer.
-const MAX_ANSWER: usize = 16 << 10;
 /// After this long without a question, a job is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -39,7 +35,7 @@ struct Memory {
 /// What is remembered, by uid of the job. The lock is never held across an await.
 #[derive(Debug, Default)]
 pub struct Recent {
-    client: reqwest::Client,
+    ask: Ask,
     jobs: Mutex<BTreeMap<String, Memory>>,
 }
 
@@ -57,7 +53,7 @@ impl Recent {
         if let Some(progress) = fresh {
             return progress;
         }
-        let reported = ask(&self.client, address).await;
+        let reported: Option<Reported> = self.ask.get(address, PROGRESS).await;
         self.with(job, now, |memory| {
             if let Some(reported) = reported {
                 let (began, bytes) = *memory.first.get_or_insert((now, reported.bytes_done.0));
@@ -81,27 +77,6 @@ impl Recent {
         memory.used = now;
         act(memory)
     }
-}
-
-/// Asks a pod. An answer that does not come, or is not one, is no progress: the pod may be starting or ending.
-async fn ask(client: &reqwest::Client, address: &str) -> Option<Reported> {
-    let host = match address.parse::<IpAddr>().ok()? {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    };
-    let read = async {
-        let url = format!("http://{host}:{ADMIN_PORT}{PROGRESS}");
-        let mut response = client.get(url).send().await.ok()?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.ok()? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER {
-                return None;
-            }
-        }
-        serde_json::from_slice(&body).ok()
-    };
-    tokio::time::timeout(ANSWER, read).await.ok().flatten()
 }
 
 /// Speed is counted from the first answer, since bytes may have been there from an earlier attempt.
