@@ -45,3 +45,16 @@ pub(crate) fn gguf_file(architecture: &str) -> Vec<u8> {
     file.resize(file.len().next_multiple_of(32) + TENSORS * 512, 0);
     file
 }
+
+/// `config.json` of the smallest model; it knows as many tokens as the toy.
+pub(crate) const CONFIG: &str = r#"{"model_type":"llama","num_hidden_layers":1,"hidden_size":32,
+    "num_attention_heads":2,"intermediate_size":64,"vocab_size":257,"max_position_embeddings":128}"#;
+
+/// A safetensors file with one tensor.
+pub(crate) fn safetensors_file() -> Vec<u8> {
+    let header = r#"{"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend([0; 8]);
+    bytes
+}

@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::fixture::{TENSORS, gguf_file};
+use crate::fixture::{CONFIG, TENSORS, gguf_file, safetensors_file};
 
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -9,18 +9,6 @@ fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         fs::write(folder.path().join(name), content).unwrap();
     }
     folder
-}
-
-const CONFIG: &[u8] =
-    br#"{"model_type":"llama","num_hidden_layers":1,"hidden_size":32,"num_attention_heads":2,
-    "intermediate_size":64,"vocab_size":4,"max_position_embeddings":128}"#;
-
-fn safetensors_file() -> Vec<u8> {
-    let header = r#"{"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.extend([0; 8]);
-    bytes
 }
 
 #[test]
@@ -42,7 +30,7 @@ fn a_gguf_is_found_as_a_file_and_in_a_folder() {
 fn a_safetensors_folder_is_read_with_its_companions() {
     let weights = safetensors_file();
     let files: [(&str, &[u8]); 4] = [
-        (CONFIG_FILE, CONFIG),
+        (CONFIG_FILE, CONFIG.as_bytes()),
         (SAFETENSORS_FILE, &weights),
         ("tokenizer_config.json", b"{\"a\":1}"),
         ("notes.txt", b""),

@@ -2,7 +2,8 @@ use contract::header::gguf::{Metadata, Value};
 
 use super::stream::TextStream;
 use super::*;
-use crate::fixture::toy;
+use crate::checkpoint::Checkpoint;
+use crate::fixture::{self, toy};
 
 fn tokens() -> Tokens {
     let metadata = toy::metadata();
@@ -117,4 +118,30 @@ fn digits_are_split_as_each_family_does() {
     };
     let counts = ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"].map(encode);
     assert_eq!(counts, [6, 3, 4, 6, 4]);
+}
+
+#[test]
+fn files_of_a_safetensors_checkpoint_make_the_same_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
+    let load = || Tokens::load(&Checkpoint::open(folder.path()).unwrap());
+    write("config.json", fixture::CONFIG.as_bytes());
+    write("model.safetensors", &fixture::safetensors_file());
+    assert_eq!(load().unwrap_err().to_string(), TokensError::Missing("tokenizer.json").to_string());
+    write("tokenizer.json", tokens().tokenizer.to_string(false).unwrap().as_bytes());
+    assert!(matches!(load(), Err(TokensError::NoEnd)));
+
+    let named = br#"{"eos_token":{"content":"<end>"},
+        "chat_template":[{"name":"rag","template":"no"},{"name":"default","template":"{{ messages[0].content }}{{ eos_token }}"}]}"#;
+    write("tokenizer_config.json", named);
+    let message = Message { role: "user".into(), content: "hé".into() };
+    let expected = tokens().encode_text("hé<end>").unwrap();
+    assert_eq!(load().unwrap().encode_chat(std::slice::from_ref(&message)).unwrap(), expected);
+    assert_eq!(streamed(&load().unwrap(), &expected, &[]), "hé");
+
+    write("generation_config.json", br#"{"eos_token_id":[3, 5]}"#);
+    write("chat_template.jinja", b"{{ messages[0].role }}");
+    let tokens = load().unwrap();
+    assert!(tokens.is_end(3) && tokens.is_end(5) && tokens.is_end(toy::token("<end>")));
+    assert_eq!(tokens.encode_chat(&[message]).unwrap(), tokens.encode_text("user").unwrap());
 }
