@@ -2,6 +2,7 @@
 
 pub mod fetch;
 pub mod inspect;
+pub mod selftest;
 pub mod serve;
 
 use std::future::Future;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use contract::bytes::BytesError;
 use contract::device::DeviceClass;
+use contract::exit::ExitReason;
 use contract::memory::{self, BLOCK_TOKENS, Capacity, MemoryPlan, PlanError};
 use contract::tensors::TensorGroup;
 use contract::{Bytes, ModelGeometry};
@@ -32,17 +33,6 @@ pub struct Fit {
     pub plan: MemoryPlan,
     /// Cache blocks.
     pub n_blocks: u64,
-}
-
-/// Bytes by component, as really allocated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// Weights as kept in memory.
-    pub weights: Bytes,
-    /// Keys and values.
-    pub kv_cache: Bytes,
-    /// Buffers of the largest step.
-    pub activations: Bytes,
 }
 
 /// Why a model does not get its bytes.
@@ -71,12 +61,12 @@ pub enum DeviceError {
         free: Bytes,
     },
     /// An allocation was larger than its plan: an error in the formula.
-    #[error("{component} take {measured}, more than the {planned} planned")]
+    #[error("{component} takes {allocated}, more than the {planned} planned")]
     OverPlan {
         /// Which.
         component: &'static str,
         /// What they take.
-        measured: Bytes,
+        allocated: Bytes,
         /// What they may take.
         planned: Bytes,
     },
@@ -108,6 +98,19 @@ pub fn fit(
     Ok(Fit { plan: MemoryPlan { kv_cache: block.times(n_blocks)?, ..plan }, n_blocks })
 }
 
+impl DeviceError {
+    /// The reason that the operator shows.
+    #[must_use]
+    pub const fn reason(&self) -> ExitReason {
+        match self {
+            Self::Plan(_) => ExitReason::ModelUnsupported,
+            Self::Overflow(_) | Self::BudgetTooSmall { .. } => ExitReason::BudgetTooSmall,
+            Self::MemoryTaken { .. } => ExitReason::DeviceMemoryTaken,
+            Self::OverPlan { .. } => ExitReason::Internal,
+        }
+    }
+}
+
 impl Device {
     /// Bytes that a process may have here: the simulated card's, or what the machine and its cgroups leave.
     #[must_use]
@@ -133,18 +136,14 @@ impl Fit {
     ///
     /// # Errors
     /// Names the first component that is past its plan.
-    pub fn check_measured(&self, measured: Measured) -> Result<(), DeviceError> {
-        let Measured { weights, kv_cache, activations } = measured;
-        for (component, measured, planned) in [
-            ("weights", weights, self.plan.weights),
-            ("keys and values", kv_cache, self.plan.kv_cache),
-            ("activations", activations, self.plan.activations),
-        ] {
-            if measured > planned {
-                return Err(DeviceError::OverPlan { component, measured, planned });
+    pub fn check_allocated(&self, allocated: &MemoryPlan) -> Result<(), DeviceError> {
+        let components = allocated.components().into_iter().zip(self.plan.components());
+        match components.into_iter().find(|((_, allocated), (_, planned))| allocated > planned) {
+            Some(((component, allocated), (_, planned))) => {
+                Err(DeviceError::OverPlan { component, allocated, planned })
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -239,10 +238,11 @@ mod tests {
     fn what_is_past_its_plan_is_named() {
         let fit = fitted(None).unwrap();
         let MemoryPlan { weights, kv_cache, activations, .. } = fit.plan;
-        assert_eq!(fit.check_measured(Measured { weights, kv_cache, activations }), Ok(()));
-        let measured = Measured { kv_cache: Bytes(kv_cache.0 + 1), ..Measured::default() };
-        let error = fit.check_measured(measured).unwrap_err();
-        assert!(matches!(error, DeviceError::OverPlan { component: "keys and values", .. }), "{error}");
+        let mut allocated = MemoryPlan { weights, kv_cache, activations, ..MemoryPlan::default() };
+        assert_eq!(fit.check_allocated(&allocated), Ok(()));
+        allocated.kv_cache.0 += 1;
+        let error = fit.check_allocated(&allocated).unwrap_err();
+        assert!(matches!(error, DeviceError::OverPlan { component: "kv_cache", .. }), "{error}");
     }
 
     #[test]

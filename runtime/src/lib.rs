@@ -6,6 +6,7 @@
 //!          Event{token|finished|error} ⇒ tokens::stream → JSON or SSE ⇒ client   (dropped receiver = cancel)
 //! fetch    URL ⇒ volume ⇒ manifest
 //! inspect  file ⇒ checkpoint → inspection
+//! selftest seed → tiny model → logits → compared with the committed ones (`serve` does so too, before it loads)
 //! ```
 
 pub mod checkpoint;

@@ -1,4 +1,4 @@
-//! From settings to an engine that is ready to run: headers, self-test, budget, weights, warm-up.
+//! From settings to an engine that is ready to run: headers, budget, self-test, weights, warm-up.
 //!
 //! In: [`Settings`]. Out: the [`Worker`], and what the listeners need to serve; or why not.
 //! It must not know HTTP.
@@ -11,12 +11,13 @@ use contract::bytes::Bytes;
 use contract::device::DeviceClass;
 use contract::exit::{ExitReason, ExitReport};
 use contract::http::Phase;
-use contract::memory::{Capacity, MemoryPlan, STEP_TOKENS, n_blocks, plan};
+use contract::memory::{Capacity, MemoryPlan, STEP_TOKENS, n_blocks};
 use contract::tensors::group;
 use kernels::{Isa, Kernels};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Settings;
+use crate::device::{Device, DeviceError, Fit, fit};
 use crate::engine::EngineLimits;
 use crate::engine::scheduler::{Scheduler, StepLimits};
 use crate::engine::sequence::{Sequence, SequenceId};
@@ -27,12 +28,16 @@ use crate::http::Serving;
 use crate::model::family::{Description, LoadRequest, ModelError};
 use crate::model::{Cache, Model};
 use crate::progress::Tracker;
+use crate::selftest;
 use crate::tokens::Tokens;
 use crate::weights::load::LoadError;
 use crate::weights::{MapError, Tensors};
 
-/// Loads everything. Phases and bytes go to `progress`.
-pub fn load(settings: &Settings, progress: &Tracker) -> Result<(Worker, Serving), ExitReport> {
+/// Loads everything onto the kernels of `isa`. Phases and bytes go to `progress`.
+///
+/// # Errors
+/// Whatever keeps this process from serving.
+pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker, Serving), ExitReport> {
     let checkpoint = Checkpoint::open(Path::new(&settings.config.model_path));
     let checkpoint = checkpoint.map_err(|e| report(e.reason(), &e))?;
     check_digest(settings, &checkpoint)?;
@@ -42,20 +47,20 @@ pub fn load(settings: &Settings, progress: &Tracker) -> Result<(Worker, Serving)
         concurrency: settings.concurrency,
         kv_dtype: settings.config.kv_dtype,
     };
-    let planned = budgeted(settings, &checkpoint, capacity)?;
+    let fit = fitted(settings, &checkpoint, capacity).map_err(|e| report(e.reason(), &e))?;
+    let blocks = u32::try_from(fit.n_blocks).map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
 
     progress.enter(Phase::SelfTest);
     let threads = settings.threads.unwrap_or_else(kernels::threads::available);
-    let kernels = Arc::new(Kernels::new(Isa::detect(), threads));
-    tracing::info!(threads, isa = kernels.isa().name(), "the kernels are chosen");
+    let kernels = tested_kernels(isa, threads)?;
+    tracing::info!(threads, isa = isa.name(), "the self-test has passed");
 
     progress.enter(Phase::Loading);
     let (mut model, mut allocated) = weights(&checkpoint, kernels, settings, progress)?;
-    let blocks = n_blocks(capacity).map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
-    let blocks = u32::try_from(blocks).map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
     let cache = Cache::new(model.cache_spec(), capacity.kv_dtype, blocks as usize);
     let mut cache = cache.map_err(|e| report(ExitReason::DeviceMemoryTaken, &e))?;
     allocated.kv_cache = cache.bytes();
+    fit.check_allocated(&allocated).map_err(|e| report(e.reason(), &e))?;
 
     progress.enter(Phase::WarmingUp);
     warm_up(model.as_mut(), &mut cache)?;
@@ -67,7 +72,7 @@ pub fn load(settings: &Settings, progress: &Tracker) -> Result<(Worker, Serving)
     };
     let (worker, engine) = Worker::new(model, cache, limits);
     let simulated = settings.simulated.is_some();
-    Ok((worker, Serving { tokens: Arc::new(tokens), engine, planned, allocated, simulated }))
+    Ok((worker, Serving { tokens: Arc::new(tokens), engine, planned: fit.plan, allocated, simulated }))
 }
 
 /// The volume says what it holds, if a fetch job filled it.
@@ -82,32 +87,32 @@ fn check_digest(settings: &Settings, checkpoint: &Checkpoint) -> Result<(), Exit
     Err(ExitReport { reason: ExitReason::DigestMismatch, message })
 }
 
-/// The plan, if it fits in the budget and the budget on the device.
-fn budgeted(
-    settings: &Settings,
-    checkpoint: &Checkpoint,
-    capacity: Capacity,
-) -> Result<MemoryPlan, ExitReport> {
+/// Kernels that have shown on this very device that they compute what they should.
+///
+/// # Errors
+/// Where the self-test fails: then nothing must be served.
+pub fn tested_kernels(isa: Isa, threads: usize) -> Result<Arc<Kernels>, ExitReport> {
+    let kernels = Arc::new(Kernels::new(isa, threads));
+    selftest::run(&kernels).map_err(|e| report(ExitReason::SelfTestFailed, &e))?;
+    Ok(kernels)
+}
+
+/// What the model gets of its device, if the device has it.
+fn fitted(settings: &Settings, checkpoint: &Checkpoint, capacity: Capacity) -> Result<Fit, DeviceError> {
     let groups = group(&checkpoint.header.tensors);
-    let planned = plan(&checkpoint.geometry, &groups, capacity, settings.config.device)
-        .map_err(|e| report(ExitReason::ModelUnsupported, &e))?;
-    let total = planned.total().map_err(|e| report(ExitReason::BudgetTooSmall, &e))?;
-    if let Some(budget) = settings.budget.filter(|budget| *budget < total) {
-        let parts: Vec<_> = planned.components().iter().map(|(name, b)| format!("{name} {b}")).collect();
-        let message = format!(
-            "{total} are needed for {} sequences of {} tokens, but the budget is {budget}: {}",
-            capacity.concurrency,
-            capacity.context_length,
-            parts.join(", ")
-        );
-        return Err(ExitReport { reason: ExitReason::BudgetTooSmall, message });
-    }
-    let device = settings.simulated.filter(|_| settings.config.device == DeviceClass::Nvidia);
-    if let Some(device) = device.filter(|device| *device < settings.budget.unwrap_or(total)) {
-        let message = format!("the simulated device has {device}, less than the budget");
-        return Err(ExitReport { reason: ExitReason::DeviceMemoryTaken, message });
-    }
-    Ok(planned)
+    let fit = fit(&checkpoint.geometry, &groups, capacity, settings.config.device, settings.budget)?;
+    let device = match settings.simulated {
+        Some(bytes) if settings.config.device == DeviceClass::Nvidia => Device::Simulated { bytes },
+        _ => Device::Cpu,
+    };
+    fit.check_free(device.free())?;
+    tracing::info!(
+        blocks = fit.n_blocks,
+        of = n_blocks(capacity)?,
+        bytes = %fit.plan.total()?,
+        "the memory is planned"
+    );
+    Ok(fit)
 }
 
 fn weights(

@@ -31,6 +31,7 @@ enum LogFormat {
 enum Command {
     Fetch(command::fetch::Args),
     Inspect(command::inspect::Args),
+    Selftest(command::selftest::Args),
     Serve(Box<runtime::config::Args>),
 }
 
@@ -63,6 +64,7 @@ fn run(command: &Command) -> Result<(), ExitReport> {
         match command {
             Command::Fetch(args) => command::fetch::run(args).await,
             Command::Inspect(args) => command::inspect::run(args).await,
+            Command::Selftest(args) => command::selftest::run(args),
             Command::Serve(args) => command::serve::run(args).await,
         }
     });

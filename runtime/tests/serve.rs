@@ -9,11 +9,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use clap::Parser;
 use contract::config::{CONFIG_VERSION, RuntimeConfig};
 use contract::device::DeviceClass;
 use contract::dtype::KvDType;
 use contract::exit::{ExitReason, ExitReport};
+use contract::http::{Phase, READYZ};
+use kernels::Isa;
+use runtime::command::serve::engine;
+use runtime::config::Settings;
+use runtime::http::App;
+use runtime::http::admin::admin;
+use runtime::progress::Tracker;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const QUESTION: &str = "What does HTTP stand for?";
@@ -243,6 +254,39 @@ async fn a_stream_in_flight_outlives_the_request_to_stop() {
     assert!(server.exit(Duration::from_secs(70)).await.success());
 }
 
+#[derive(clap::Parser)]
+struct Serve {
+    #[command(flatten)]
+    args: runtime::config::Args,
+}
+
+#[tokio::test]
+async fn a_wrong_kernel_keeps_the_pod_unready() {
+    let model = model();
+    let arguments = ["serve", "--context-length", "512", "--model", model.to_str().unwrap()];
+    let settings = Settings::new(&Serve::parse_from(arguments).args, None).unwrap();
+    let app = App::new("smollm2", Tracker::default());
+    let ready = async || {
+        let request = Request::get(READYZ).body(Body::empty()).unwrap();
+        admin(app.clone(), None).oneshot(request).await.unwrap().status()
+    };
+    let ended = engine(settings, Isa::wrong(), app.clone()).unwrap();
+    let report = ended.await.unwrap().unwrap_err();
+    assert_eq!(report.reason, ExitReason::SelfTestFailed, "{}", report.message);
+    assert_eq!((ready().await, app.progress.phase()), (StatusCode::SERVICE_UNAVAILABLE, Phase::SelfTest));
+}
+
+#[test]
+fn every_kernel_set_of_this_machine_passes_and_is_named() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_llm-fleet-runtime")).args(["selftest", "--threads", "2"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let named: Vec<_> = lines.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(named, Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>());
+}
+
 /// Runs the program until it fails, and reads its last words.
 fn last_words(path: &Path, extra: &[&str]) -> ExitReport {
     let folder = tempfile::tempdir().unwrap();
@@ -279,7 +323,7 @@ fn what_cannot_be_served_says_so_and_exits() {
 
     let small = last_words(&model(), &["--budget", "100Mi"]);
     assert_eq!(small.reason, ExitReason::BudgetTooSmall);
-    assert!(small.message.contains("the budget is 100.00 MiB"), "{}", small.message);
+    assert!(small.message.contains("the budget of 100.00 MiB is too small"), "{}", small.message);
     let taken = last_words(&model(), &["--simulated-device", "1Gi"]);
     assert_eq!(taken.reason, ExitReason::DeviceMemoryTaken, "{}", taken.message);
 }

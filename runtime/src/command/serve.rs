@@ -25,6 +25,7 @@ use crate::http::admin::{Drain, admin};
 use crate::http::{App, app};
 use crate::load::load;
 use crate::progress::Tracker;
+use kernels::Isa;
 
 /// Time that endpoints take to converge: requests that arrive meanwhile are served.
 const CONVERGENCE: Duration = Duration::from_secs(3);
@@ -43,7 +44,7 @@ pub async fn run(args: &Args) -> Result<(), ExitReport> {
     tokio::spawn(axum::serve(admin_listener, admin(app_state.clone(), drain)).into_future());
     let (stop, stopped) = oneshot::channel();
     let mut server = tokio::spawn(serve(api, app(app_state.clone()), stopped));
-    let mut ended = engine(settings.clone(), app_state.clone())?;
+    let mut ended = engine(settings.clone(), Isa::detect(), app_state.clone())?;
     tokio::spawn(greet(app_state.progress.clone(), settings.clone(), address));
 
     tokio::select! {
@@ -113,13 +114,17 @@ async fn serve(listener: TcpListener, app: Router, stopped: oneshot::Receiver<()
 }
 
 /// Starts the engine's thread; the receiver hears how it ended, which it never should.
-fn engine(
+///
+/// # Errors
+/// Where there is no thread to be had.
+pub fn engine(
     settings: Settings,
+    isa: Isa,
     app: Arc<App>,
 ) -> Result<oneshot::Receiver<Result<(), ExitReport>>, ExitReport> {
     let (tell, ended) = oneshot::channel();
     let work = move || {
-        let result = load(&settings, &app.progress).map(|(worker, serving)| {
+        let result = load(&settings, isa, &app.progress).map(|(worker, serving)| {
             app.serve(serving);
             worker.run();
         });
