@@ -24,7 +24,7 @@ demo-down: ## Remove what the demo left running
 	@$(LAB) --name demo down
 
 .PHONY: check
-check: setup ## Format, lints, generated files, documentation, tidiness
+check: setup ## Format, lints, licences, generated files, documentation, tidiness
 	@deploy/check.sh
 
 .PHONY: deny

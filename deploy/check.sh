@@ -37,6 +37,9 @@ step "rendered chart"
 make --no-print-directory chart
 unchanged "make chart" deploy/rendered
 
+step "licences and sources of dependencies"
+deploy/deny.sh
+
 step "tidiness"
 cargo test --quiet --locked --package e2e --test tidy
 

@@ -169,6 +169,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn versions_that_are_linked_in_are_those_of_the_sources() {
+        for module in MODULES {
+            let go_mod = fs::read_to_string(module_folder(module).join("go.mod")).unwrap();
+            for version in module.ldflags.split_whitespace().filter_map(|flag| flag.split_once("=v")) {
+                assert!(go_mod.contains(&format!(" v{} ", version.1)), "{}: {version:?}", module.name);
+            }
+        }
+    }
+
     #[tokio::test]
     async fn an_unknown_tool_is_an_error() {
         let tools = Tools { folders: BTreeMap::new() };

@@ -258,7 +258,7 @@ impl Scene<'_> {
 
     /// The target's ConfigMap, and a pod for each of its bookings that has none.
     fn revision_and_pods(&self, found: &Found) -> Vec<Desired> {
-        let (Some(Ok(chosen)), Some(frozen)) = (&found.chosen, &found.frozen) else { return Vec::new() };
+        let Some(frozen) = &found.frozen else { return Vec::new() };
         let map = build::config_map(self.llm, frozen);
         let seen = self.observed.config_maps.get(&map.name_any()).map(AsRef::as_ref);
         let mut desired = vec![Desired::create_only(&map, seen)];
@@ -268,7 +268,6 @@ impl Scene<'_> {
                 owner: self.llm,
                 frozen,
                 booking,
-                concurrency: chosen.capacity.concurrency,
                 simulated: self.simulates().then(|| self.card(&booking.node)),
                 runtime_class: self.observed.runtime_class.as_deref(),
                 image_pull_secrets: &self.context.settings.image_pull_secrets,

@@ -31,6 +31,8 @@ const STRIPPED: &str = "-s -w";
 /// Without a version linked in, kubectl and Helm cannot parse what the API server says it is.
 const KUBERNETES: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36";
+/// Helm itself knows only the release that its source was cut for.
+const HELM: &str = "-s -w -X helm.sh/helm/v3/internal/version.version=v3.21.4";
 
 /// All modules, in the order in which they are built.
 pub const MODULES: &[Module] = &[
@@ -49,7 +51,7 @@ pub const MODULES: &[Module] = &[
     },
     Module {
         name: "helm",
-        ldflags: STRIPPED,
+        ldflags: HELM,
         tools: &[
             tool("helm", "helm.sh/helm/v3/cmd/helm", 60),
             tool("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", 10),

@@ -49,8 +49,6 @@ pub struct PodPlan<'a> {
     pub frozen: &'a Frozen,
     /// What it spends, and where.
     pub booking: &'a PlacementStatus,
-    /// Sequences in flight that the booking's bytes were planned for.
-    pub concurrency: u32,
     /// Bytes of the card that is simulated; `None` on a real one.
     pub simulated: Option<Bytes>,
     /// RuntimeClass of pods with cards, where the cluster has one.
@@ -139,14 +137,14 @@ fn toleration(asked: &api::Toleration) -> Toleration {
 }
 
 fn container(plan: &PodPlan) -> Result<Container, BytesError> {
-    let PodPlan { owner, frozen, booking, concurrency, simulated, .. } = plan;
+    let PodPlan { owner, frozen, booking, simulated, .. } = plan;
     let budget = booking.memory.total()?;
     let variable = |(name, value): (&str, u64)| EnvVar {
         name: name.to_owned(),
         value: Some(value.to_string()),
         value_from: None,
     };
-    let of_booking = [(ENV_BUDGET, budget.0), (ENV_CONCURRENCY, u64::from(*concurrency))];
+    let of_booking = [(ENV_BUDGET, budget.0), (ENV_CONCURRENCY, u64::from(booking.concurrency))];
     let of_device = simulated.map(|bytes| (ENV_SIMULATED_DEVICE, bytes.0));
     Ok(Container {
         name: COMPONENT.to_owned(),
