@@ -21,14 +21,12 @@ use tower::retry::RetryLayer;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service};
 
-use crate::leader::Term;
+use crate::leader::{LEASE_CALL, Term};
 
 /// Longest wait for an answer to one attempt of a call.
 pub const CALL: Duration = Duration::from_secs(10);
 /// Longest silence within an answer.
 const READ: Duration = Duration::from_secs(20);
-/// Longest wait for an answer about the lease.
-pub const LEASE_CALL: Duration = Duration::from_secs(5);
 /// Seconds after which the API server ends a watch, so that a dead connection is noticed within about as long.
 pub const WATCH_SECONDS: u32 = 60;
 /// Longest silence on a watch; above [`WATCH_SECONDS`], since an idle watch is silent until it ends.

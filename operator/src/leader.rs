@@ -23,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use elector::{Action, Elector, Found, Record, Term, Timing};
 
-use crate::client::LEASE_CALL;
 use crate::telemetry::chain;
+
+/// Longest wait for an answer about the lease.
+pub const LEASE_CALL: Duration = Duration::from_secs(5);
 
 /// The lease went to another process, or could not be renewed in time.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 //! ```
 
 pub mod attempt;
+pub mod belongings;
 pub mod build;
 pub mod controller;
 pub mod name;

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod admin;
+mod body;
 mod error;
 mod generation;
 mod openai;

@@ -11,9 +11,10 @@ use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use super::belongings::claim_name;
 use super::build;
 use super::observe::{self, Observed, Recent, observe};
-use super::plan::{Keep, Plan, claim_name, plan};
+use super::plan::{Keep, Plan, plan};
 use super::status::{self, STALLED};
 use crate::api::condition::ConditionStatus;
 use crate::api::{LlmDeployment, LlmModel};

@@ -16,8 +16,8 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::attempt::{self, State};
+use super::belongings::{claim_name, owns};
 use super::name;
-use super::plan::{claim_name, owns};
 use crate::api::shared::Progress;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::context::Context;

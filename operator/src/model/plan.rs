@@ -13,6 +13,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Resource, ResourceExt};
 
+use super::belongings::owns;
 use super::observe::Observed;
 use super::reason::{Cause, Reason};
 use crate::api::LlmModel;
@@ -62,19 +63,6 @@ impl Keep {
     }
 }
 
-/// Name of the claim that holds a model's weights.
-#[must_use]
-pub fn claim_name(model: &LlmModel) -> String {
-    let existing = model.spec.source.persistent_volume_claim.as_ref();
-    existing.map_or_else(|| model.name_any(), |claim| claim.claim_name.clone())
-}
-
-/// Whether the model's claim is one that somebody else made and keeps.
-#[must_use]
-pub fn claim_is_foreign(model: &LlmModel) -> bool {
-    model.spec.source.persistent_volume_claim.is_some()
-}
-
 /// Whether a deployment made this model.
 fn is_made_by_a_deployment(model: &LlmModel) -> bool {
     model.labels().get(labels::APP_MANAGED_BY).is_some_and(|manager| manager == labels::MANAGER)
@@ -105,12 +93,6 @@ fn in_use(observed: &Observed) -> Cause {
     let names: Vec<String> = observed.users.iter().map(|user| user.name_any()).collect();
     let message = format!("it is deleted once these deployments no longer use it: {}", names.join(", "));
     Cause::new(Reason::InUse, message)
-}
-
-/// Whether the model made this object.
-pub(super) fn owns<K: kube::Resource>(model: &LlmModel, object: &K) -> bool {
-    let uid = model.uid();
-    object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
 }
 
 #[cfg(test)]

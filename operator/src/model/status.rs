@@ -5,8 +5,9 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::belongings::claim_name;
 use super::observe::Observed;
-use super::plan::{Keep, claim_name};
+use super::plan::Keep;
 use super::reason::{Cause, Mood, Reason};
 use crate::api::condition::{ConditionStatus, Finding, conditions};
 use crate::api::model::LlmModelStatus;

@@ -1,8 +1,7 @@
 //! Activations as the integer kernels take them: blocks of 32 signed bytes with a scale.
 
 use crate::format::BLOCK;
-use crate::isa::Kernel;
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes};
 
 /// Thirty-two activations, `x ≈ scale · quants`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

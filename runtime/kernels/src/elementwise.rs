@@ -2,8 +2,7 @@
 
 use crate::Kernels;
 use crate::exp::exp;
-use crate::isa::Kernel;
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
 
 impl Kernels {

@@ -24,8 +24,7 @@ pub(crate) fn exp<L: Lanes>(l: L, x: L::F32) -> L::F32 {
 mod tests {
     use super::*;
     use crate::Isa;
-    use crate::isa::Kernel;
-    use crate::lanes::LANES;
+    use crate::lanes::{Kernel, LANES};
 
     struct Exp<'a>(&'a mut [f32; LANES]);
 

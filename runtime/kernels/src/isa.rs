@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use, and the one place where it is chosen at run time.
 
-use crate::lanes::{Lanes, scalar::Scalar};
+use crate::lanes::{Kernel, scalar::Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{avx2::Avx2, avx512::Avx512};
 
@@ -17,13 +17,6 @@ enum Level {
     Avx512Vnni,
     #[cfg(any(test, feature = "faulty"))]
     Wrong,
-}
-
-/// A computation written over any lanes.
-pub(crate) trait Kernel {
-    /// Runs it. Implementations are `#[inline(always)]`, so that they are compiled for the instruction set of
-    /// whoever calls.
-    fn run<L: Lanes>(self, lanes: L);
 }
 
 impl Isa {

@@ -12,6 +12,13 @@ pub(crate) mod scalar;
 /// The number of lanes.
 pub(crate) const LANES: usize = 16;
 
+/// A computation written over any lanes.
+pub(crate) trait Kernel {
+    /// Runs it. Implementations are `#[inline(always)]`, so that they are compiled for the instruction set of
+    /// whoever calls.
+    fn run<L: Lanes>(self, lanes: L);
+}
+
 /// Lane operations of one instruction set.
 pub(crate) trait Lanes: Copy + Send + Sync {
     /// Sixteen `f32`.

@@ -8,8 +8,7 @@ use std::sync::PoisonError;
 
 use crate::activations::{GROUP, Group, Quantize};
 use crate::format::{BLOCK, Format, Packed, TILE};
-use crate::isa::Kernel;
-use crate::lanes::Lanes;
+use crate::lanes::{Kernel, Lanes};
 use crate::shared::Shared;
 use crate::{Kernels, share};
 

@@ -1,8 +1,7 @@
 //! Root mean square norm: `y = x / √(mean(x²) + ε) · w`, row by row.
 
 use crate::Kernels;
-use crate::isa::Kernel;
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
 
 impl Kernels {

@@ -1,8 +1,7 @@
 //! Rotary position embedding on the heads of a row, in place.
 
 use crate::Kernels;
-use crate::isa::Kernel;
-use crate::lanes::Lanes;
+use crate::lanes::{Kernel, Lanes};
 use crate::shared::Shared;
 
 /// Which two numbers of a head are rotated together.

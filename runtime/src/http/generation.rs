@@ -3,6 +3,7 @@
 //! In: a [`ValidRequest`]. Out: [`Part`]s.
 //! Streamed and whole answers are made of the same parts, so they cannot differ.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ impl Generation {
         let sampling = Sampling {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
-            seed: sampling.seed.unwrap_or_else(super::openai::random),
+            seed: sampling.seed.unwrap_or_else(random),
         };
         let usage = Usage { prompt: prompt.len(), completion: 0 };
         let ends = serving.tokens.ends();
@@ -164,4 +165,9 @@ fn room(n_prompt: usize, asked: Option<u32>, context: u32) -> Result<u32, Invali
         }
         (Some(rest), asked) => Ok(asked.unwrap_or(rest)),
     }
+}
+
+/// A number that nobody has seen before: the standard library seeds its hash maps from the system.
+pub(super) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde_json::Value;
 
+use super::body::Header;
 use super::error::ApiError;
 use super::generation::{Generation, Part};
-use super::openai::Header;
 
 /// What ends every stream.
 const DONE: &str = "[DONE]";

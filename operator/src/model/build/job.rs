@@ -17,7 +17,8 @@ use kube::ResourceExt;
 use super::{COMPONENT, labels_of};
 use crate::api::LlmModel;
 use crate::args::RuntimeArgs;
-use crate::model::plan::{JobNodes, claim_name};
+use crate::model::belongings::claim_name;
+use crate::model::plan::JobNodes;
 
 /// Any user but root will do; this one is what distroless images call `nonroot`.
 const USER: i64 = 65532;

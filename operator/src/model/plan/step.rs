@@ -14,10 +14,11 @@ use contract::inspect::Inspection;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Resource;
 
-use super::{JobNodes, Keep, claim_is_foreign, claim_name, owns};
+use super::{JobNodes, Keep};
 use crate::args::RuntimeArgs;
 use crate::controller::Next;
 use crate::model::attempt::{self, Attempt, State};
+use crate::model::belongings::{claim_is_foreign, claim_name, owns};
 use crate::model::observe::{Log, Observed};
 use crate::model::reason::{Cause, Reason};
 

@@ -4,8 +4,7 @@ use half::f16;
 
 use super::{Attention, CACHE_BLOCK, TokenTile};
 use crate::exp::exp;
-use crate::isa::Kernel;
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
 
 /// The largest head that there is room for.

@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::{LANES, Lanes};
-use crate::isa::Kernel;
+use crate::lanes::Kernel;
 
 /// The proof that the CPU has the instructions below.
 ///
