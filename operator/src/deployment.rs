@@ -17,6 +17,7 @@ pub mod health;
 pub mod names;
 pub mod observe;
 pub mod plan;
+pub mod reason;
 pub mod revision;
 pub mod rollout;
 pub mod status;

@@ -27,5 +27,7 @@ pub mod leader;
 pub mod metrics;
 pub mod model;
 pub mod placement;
+pub mod recent;
 pub mod run;
+pub mod security;
 pub mod telemetry;

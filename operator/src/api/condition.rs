@@ -3,6 +3,8 @@
 //! In: findings with a reason each. Out: a list ordered by type whose transition times move only when a status
 //! does. It must not know which conditions there are.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -46,7 +48,7 @@ pub struct Finding {
     /// Whether it holds.
     pub status: ConditionStatus,
     /// One word of a closed set.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For a person.
     pub message: String,
 }
@@ -68,7 +70,7 @@ pub fn conditions(
             status: status.name().to_owned(),
             observed_generation: Some(observed_generation),
             last_transition_time: same.map_or(Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
-            reason: reason.to_owned(),
+            reason: reason.into_owned(),
             message,
         }
     };
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     fn finding(status: ConditionStatus, message: &str) -> Vec<Finding> {
-        vec![Finding { type_: "Ready", status, reason: "Because", message: message.into() }]
+        vec![Finding { type_: "Ready", status, reason: "Because".into(), message: message.into() }]
     }
 
     #[test]

@@ -40,13 +40,13 @@ use crate::api::deployment::PlacementStatus;
 use crate::api::model::LlmModelSpec;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Applied, Desired};
-use crate::ask::Ask;
 use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
 use crate::controller::{Loop, Next};
 use crate::events::transitions;
 use crate::fleet::{Demand, Outcome};
 use crate::model::name::{name_of, served_by};
+use crate::recent::Recent;
 use crate::telemetry::chain;
 
 /// How often a pod that loads is asked how far it is.
@@ -79,8 +79,8 @@ pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: Ca
         affected: Box::new(move |touched| affected(touched, &stores)),
         shutdown,
     };
-    let ask = Ask::default();
-    let pass = move |llm, context| pass(llm, context, ask.clone());
+    let recent = Arc::new(Recent::default());
+    let pass = move |llm, context| pass(llm, context, recent.clone());
     crate::controller::run(this, context, pass, Error::category).await;
 }
 
@@ -117,7 +117,7 @@ fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmDeployment>>
 fn waiting(stores: &Stores) -> Vec<ObjectRef<LlmDeployment>> {
     let waits = |llm: &Arc<LlmDeployment>| {
         let conditions = llm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        find(conditions, "Placed").is_some_and(|c| c.status == ConditionStatus::False.name())
+        find(conditions, status::PLACED).is_some_and(|c| c.status == ConditionStatus::False.name())
     };
     stores
         .deployments
@@ -146,13 +146,13 @@ struct Scene<'a> {
     now: Timestamp,
 }
 
-async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, ask: Ask) -> Result<Next, Error> {
+async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent>) -> Result<Next, Error> {
     let deleted = llm.meta().deletion_timestamp.is_some();
     if deleted || llm.annotations().contains_key(labels::PAUSED) {
         // What the deployment owns goes with it: the API server's garbage collector follows the owner references.
         return Ok(Next::OnChange);
     }
-    let observed = observe(&context.stores, &ask, &llm).await;
+    let observed = observe(&context.stores, &recent, &llm).await;
     let scene = Scene { context: &context, llm: &llm, observed: &observed, now: Timestamp::now() };
     let validated = validate(&llm).map_err(|error| chain(&error));
     let mut found = Found::default();
@@ -338,7 +338,8 @@ impl Scene<'_> {
 
     fn next(&self, found: &Found) -> Next {
         let due = found.wake_at.map(|at| Duration::try_from(at.duration_since(self.now)).unwrap_or_default());
-        let loading = !self.observed.progress.is_empty();
+        // A pod that does not answer yet soon will, and no watch tells.
+        let loading = self.observed.pods.values().any(|pod| !health::is_ready(pod));
         let usual = if loading { LOADING } else { SETTLED };
         if self.observed.pods.is_empty() && found.wake_at.is_none() && found.refused.is_none() {
             return Next::OnChange;

@@ -3,15 +3,17 @@
 //! In: a pod. Out: a reason of a closed set and a sentence with the kubelet's, the scheduler's or the runtime's own
 //! words. It must not know whether the pod serves or fetches.
 
-use contract::exit::{ExitReason, ExitReport};
+use contract::exit::ExitReport;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
+
+use super::reason::Reason;
 
 /// What keeps a pod from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// One word of a closed set.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// For a person.
     pub message: String,
 }
@@ -23,7 +25,8 @@ pub fn problem(pod: &Pod) -> Option<Problem> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     if status.phase.as_deref() == Some("Failed") && status.reason.is_some() {
         let words = status.message.clone().unwrap_or_default();
-        let reason = if status.reason.as_deref() == Some("Evicted") { "Evicted" } else { "PodRejected" };
+        let reason =
+            if status.reason.as_deref() == Some("Evicted") { Reason::Evicted } else { Reason::PodRejected };
         return Some(Problem { reason, message: format!("pod {name}: {words}") });
     }
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
@@ -33,7 +36,7 @@ pub fn problem(pod: &Pod) -> Option<Problem> {
     let scheduled =
         status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
     let words = scheduled.message.clone().unwrap_or_default();
-    Some(Problem { reason: "Unschedulable", message: format!("pod {name}: {words}") })
+    Some(Problem { reason: Reason::Unschedulable, message: format!("pod {name}: {words}") })
 }
 
 fn of_container(pod: &str, container: &ContainerStatus) -> Option<Problem> {
@@ -45,10 +48,10 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Problem> {
     }
     if let Some(ended) = ended.filter(|ended| ended.exit_code != 0) {
         if let Some(report) = ended.message.as_deref().and_then(ExitReport::from_line) {
-            return Some(Problem { reason: exit_reason(report.reason), message: report.message });
+            return Some(Problem { reason: Reason::Exit(report.reason), message: report.message });
         }
         let oom = ended.reason.as_deref() == Some("OOMKilled");
-        let reason = if oom { "OutOfMemory" } else { "ContainerFailed" };
+        let reason = if oom { Reason::OutOfMemory } else { Reason::ContainerFailed };
         let words = ended.message.clone().or_else(|| ended.reason.clone()).unwrap_or_default();
         let message = format!("pod {pod} ended with exit code {}: {}", ended.exit_code, words.trim());
         return Some(Problem { reason, message });
@@ -57,30 +60,14 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Problem> {
     let words = waiting.message.clone().unwrap_or_default();
     let reason = match waiting.reason.as_deref()? {
         "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
-        | "ImageInspectError" => "ImagePullFailed",
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => "ContainerNotCreated",
-        "CrashLoopBackOff" => "ContainerFailed",
+        | "ImageInspectError" => Reason::ImagePullFailed,
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            Reason::ContainerNotCreated
+        }
+        "CrashLoopBackOff" => Reason::ContainerFailed,
         _ => return None,
     };
     Some(Problem { reason, message: format!("image {}: {words}", container.image) })
-}
-
-/// The reason of an exit as it stands in conditions.
-#[must_use]
-pub const fn exit_reason(reason: ExitReason) -> &'static str {
-    match reason {
-        ExitReason::ConfigInvalid => "ConfigInvalid",
-        ExitReason::WeightsCorrupt => "WeightsCorrupt",
-        ExitReason::ModelUnsupported => "ModelUnsupported",
-        ExitReason::BudgetTooSmall => "BudgetTooSmall",
-        ExitReason::DeviceMemoryTaken => "DeviceMemoryTaken",
-        ExitReason::SelfTestFailed => "SelfTestFailed",
-        ExitReason::SourceUnavailable => "SourceUnavailable",
-        ExitReason::DigestMismatch => "DigestMismatch",
-        ExitReason::VolumeFull => "VolumeFull",
-        ExitReason::VolumeFailed => "VolumeFailed",
-        ExitReason::Internal => "Internal",
-    }
 }
 
 /// Whether the pod is ready and not going away.
@@ -105,13 +92,14 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use contract::exit::ExitReason;
     use serde_json::{Value, json};
 
     use super::*;
 
     fn found(status: &Value) -> Option<(&'static str, String)> {
         let pod = json!({ "metadata": { "name": "p" }, "status": status });
-        problem(&serde_json::from_value(pod).unwrap()).map(|p| (p.reason, p.message))
+        problem(&serde_json::from_value(pod).unwrap()).map(|p| (p.reason.name(), p.message))
     }
 
     fn container(ready: bool, state: &Value, last: &Value) -> Value {

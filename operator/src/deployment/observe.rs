@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::Bytes;
-use contract::http::{PROGRESS, Progress, RuntimeStatus, STATUS};
+use contract::http::{RuntimeStatus, STATUS};
 use contract::labels::DEPLOYMENT;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
@@ -15,10 +15,10 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::health;
 use crate::api::{LlmDeployment, LlmModel};
-use crate::ask::Ask;
 use crate::cache::Stores;
 use crate::fleet::card::Cards;
 use crate::model::name::served_by;
+use crate::recent::{Pace, Recent};
 
 /// Runtime class that NVIDIA's container toolkit installs.
 const NVIDIA_CLASS: &str = "nvidia";
@@ -43,13 +43,13 @@ pub struct Observed {
     /// Runtime class for cards, where there is one.
     pub runtime_class: Option<String>,
     /// What pods that load say of it, by pod.
-    pub progress: BTreeMap<String, Progress>,
+    pub progress: BTreeMap<String, Pace>,
     /// What a ready pod measured.
     pub measured: Option<RuntimeStatus>,
 }
 
 /// Reads the stores, then asks the pods.
-pub async fn observe(stores: &Stores, asker: &Ask, llm: &LlmDeployment) -> Observed {
+pub async fn observe(stores: &Stores, recent: &Recent, llm: &LlmDeployment) -> Observed {
     let namespace = llm.namespace().unwrap_or_default();
     let name = llm.name_any();
     let model = served_by(&llm.spec).and_then(|n| stores.models.get(&ObjectRef::new(&n).within(&namespace)));
@@ -71,7 +71,7 @@ pub async fn observe(stores: &Stores, asker: &Ask, llm: &LlmDeployment) -> Obser
         runtime_class: stores.runtime_classes.get(&ObjectRef::new(NVIDIA_CLASS)).map(|c| c.name_any()),
         ..Observed::default()
     };
-    ask(asker, &mut observed).await;
+    ask(recent, &mut observed).await;
     observed
 }
 
@@ -100,20 +100,19 @@ fn card(node: &Arc<Node>) -> Option<Bytes> {
 }
 
 /// Asks pods that load how far they are, and one that is ready what it measured. No answer is no news.
-async fn ask(asker: &Ask, observed: &mut Observed) {
+async fn ask(recent: &Recent, observed: &mut Observed) {
     let address = |pod: &Arc<Pod>| {
         let status = pod.status.as_ref()?;
         let running = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
         status.pod_ip.clone().filter(|_| running)
     };
     let loading = observed.pods.iter().filter(|(_, pod)| !health::is_ready(pod));
-    let loading = loading.filter_map(|(name, pod)| Some((name.clone(), address(pod)?)));
-    let questions =
-        loading.map(|(name, ip)| async move { (name, asker.get::<Progress>(&ip, PROGRESS).await) });
+    let loading = loading.filter_map(|(name, pod)| Some((name.clone(), pod.uid()?, address(pod)?)));
+    let questions = loading.map(|(name, uid, ip)| async move { (name, recent.pace(&uid, &ip).await) });
     let answers = join_all(questions).await;
-    observed.progress = answers.into_iter().filter_map(|(name, progress)| Some((name, progress?))).collect();
+    observed.progress = answers.into_iter().filter_map(|(name, pace)| Some((name, pace?))).collect();
     let ready = observed.pods.values().filter(|pod| health::is_ready(pod)).find_map(address);
     if let Some(ip) = ready {
-        observed.measured = asker.get(&ip, STATUS).await;
+        observed.measured = recent.ask().get(&ip, STATUS).await;
     }
 }

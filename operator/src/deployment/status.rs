@@ -2,6 +2,8 @@
 //!
 //! In: what the pass observed, decided and wrote. Out: the whole status. It must not know how anything is done.
 
+use std::borrow::Cow;
+
 use contract::http::Phase;
 use k8s_openapi::jiff::Timestamp;
 
@@ -23,6 +25,10 @@ mod findings;
 pub const READY: &str = "Ready";
 /// kstatus: nothing gets better by itself.
 pub const STALLED: &str = "Stalled";
+/// The weights can be served; if not, the reason is the model's own.
+pub const MODEL_READY: &str = "ModelReady";
+/// Every replica has its place.
+pub const PLACED: &str = "Placed";
 /// Change of a measured component, in hundredths, below which the status stays as it is.
 const MEASURED_MOVES: u64 = 100;
 
@@ -160,21 +166,16 @@ fn memory(pass: &Pass<'_>, old: &LlmDeploymentStatus, chosen: &Chosen) -> Memory
 
 /// The pod that has the longest way to go.
 fn progress(pass: &Pass<'_>) -> Option<Progress> {
-    let least = pass.observed.progress.values().min_by_key(|p| (p.phase, p.bytes_done))?;
-    let phase = match least.phase {
+    let least =
+        pass.observed.progress.values().min_by_key(|pace| (pace.reported.phase, pace.reported.bytes_done))?;
+    let phase = match least.reported.phase {
         Phase::Starting => "Starting",
         Phase::SelfTest => "SelfTest",
         Phase::Loading => "Loading",
         Phase::WarmingUp => "WarmingUp",
         Phase::Ready | Phase::Draining => return None,
     };
-    Some(Progress {
-        phase: phase.to_owned(),
-        bytes_done: least.bytes_done,
-        bytes_total: least.bytes_total,
-        bytes_per_second: None,
-        seconds_left: None,
-    })
+    Some(least.progress(phase))
 }
 
 /// Each figure is set once.
@@ -213,10 +214,10 @@ pub fn is_ready(status: &LlmDeploymentStatus) -> bool {
 fn finding(
     type_: &'static str,
     status: ConditionStatus,
-    reason: &'static str,
+    reason: impl Into<Cow<'static, str>>,
     message: impl Into<String>,
 ) -> Finding {
-    Finding { type_, status, reason, message: message.into() }
+    Finding { type_, status, reason: reason.into(), message: message.into() }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::belongings::claim_name;
 use super::build;
-use super::observe::{self, Observed, Recent, observe};
+use super::observe::{self, Observed, observe};
 use super::plan::{Keep, Plan, plan};
 use super::status::{self, STALLED};
 use crate::api::condition::ConditionStatus;
@@ -23,6 +23,7 @@ use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
 use crate::controller::{Loop, Next};
 use crate::events::transitions;
+use crate::recent::Recent;
 use contract::labels;
 
 /// When to ask the API server again for something that it refused: no watch tells when a quota is raised.

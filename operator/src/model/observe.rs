@@ -3,11 +3,10 @@
 //! In: stores, and calls where stores do not suffice: the log of a job that ended, events about what does not get on,
 //! the progress of a pod. Out: [`Observed`]. It must not decide anything but what is worth a call.
 
-pub mod recent;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::http::Phase;
 use contract::inspect::Inspection;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
@@ -21,8 +20,8 @@ use super::name;
 use crate::api::shared::Progress;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::context::Context;
+use crate::recent::{Pace, Recent};
 use contract::labels;
-pub use recent::Recent;
 
 /// Bytes of a job's log that are read: the line, and what a program may print beside it.
 const LOG_BYTES: i64 = 64 << 10;
@@ -112,7 +111,9 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
                 observed.claim_warning = warning(&context.client, claim.as_ref()).await?;
             }
         }
-        State::Running(Some(address)) => observed.progress = recent.progress(&uid, address).await,
+        State::Running(Some(address)) => {
+            observed.progress = recent.pace(&uid, address).await.as_ref().map(progress);
+        }
         State::Running(None) => {}
         State::Succeeded if !recorded => {
             observed.log = Some(log(&context.client, &namespace, observed.pod.as_deref()).await?);
@@ -166,6 +167,15 @@ fn newest_pod(job: &Job, all: Vec<Arc<Pod>>) -> Option<Arc<Pod>> {
     let uid = job.uid();
     let of_job = |pod: &Arc<Pod>| pod.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
     all.into_iter().filter(of_job).max_by_key(|pod| (pod.creation_timestamp(), pod.name_any()))
+}
+
+/// A job that fetches calls that loading.
+fn progress(pace: &Pace) -> Progress {
+    pace.progress(match pace.reported.phase {
+        Phase::Starting => "Starting",
+        Phase::Loading => "Fetching",
+        Phase::SelfTest | Phase::WarmingUp | Phase::Ready | Phase::Draining => "Inspecting",
+    })
 }
 
 fn is_pending(claim: &PersistentVolumeClaim) -> bool {

@@ -68,7 +68,7 @@ fn findings(cause: &Cause, known: bool) -> Vec<Finding> {
     let finding = |type_, holds: bool, message: &str| Finding {
         type_,
         status: ConditionStatus::from(holds),
-        reason: reason.name(),
+        reason: reason.name().into(),
         message: message.to_owned(),
     };
     vec![

@@ -12,10 +12,9 @@ use contract::exit::TERMINATION_LOG;
 use contract::http::{ADMIN_PORT, ADMIN_PORT_NAME, API_PORT, API_PORT_NAME, HEALTHZ, METRICS, READYZ};
 use contract::{Bytes, labels};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    HTTPGetAction, KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
-    SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
+    KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, Probe, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -27,9 +26,8 @@ use crate::api::LlmDeployment;
 use crate::api::deployment::{self as api, LlmDeploymentSpec, PlacementStatus};
 use crate::deployment::names::{self, COMPONENT, Labels};
 use crate::fleet::card::GPU_RESOURCE;
+use crate::security;
 
-/// Any user but root will do; this one is what distroless images call `nonroot`.
-const USER: i64 = 65532;
 /// Names of the volumes.
 const WEIGHTS: &str = "weights";
 const CONFIG: &str = "config";
@@ -88,7 +86,7 @@ pub fn pod(plan: &PodPlan) -> Result<Pod, BytesError> {
         image_pull_secrets: Some(pull_secrets(plan.image_pull_secrets, &serving)),
         runtime_class_name: runtime_class.filter(|_| on_card).map(str::to_owned),
         priority_class_name: placement.priority_class_name,
-        security_context: Some(pod_security()),
+        security_context: Some(security::of_pod()),
         affinity: Some(on_node(&booking.node)),
         tolerations: Some(tolerations(&owner.spec)),
         containers: vec![container(plan)?],
@@ -159,12 +157,7 @@ fn container(plan: &PodPlan) -> Result<Container, BytesError> {
         readiness_probe: Some(probe(READYZ, 1, 3)),
         // A busy process may be slow to answer; a minute without any answer is no longer that.
         liveness_probe: Some(probe(HEALTHZ, 10, 6)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-            read_only_root_filesystem: Some(true),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(security::of_container()),
         termination_message_path: Some(TERMINATION_LOG.to_owned()),
         termination_message_policy: Some("File".to_owned()),
         volume_mounts: Some(vec![
@@ -257,18 +250,6 @@ fn on_node(node: &str) -> Affinity {
             preferred_during_scheduling_ignored_during_execution: None,
         }),
         ..Affinity::default()
-    }
-}
-
-fn pod_security() -> PodSecurityContext {
-    PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
-        fs_group: Some(USER),
-        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..Default::default() }),
-        ..PodSecurityContext::default()
     }
 }
 

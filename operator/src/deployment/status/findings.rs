@@ -3,9 +3,10 @@
 //! In: a pass. Out: findings in a fixed order. The first thing that is missing on the way to an answer gives the
 //! summary its reason.
 
-use super::{Counts, Pass, READY, STALLED, finding, health};
+use super::{Counts, MODEL_READY, PLACED, Pass, READY, STALLED, finding, health};
 use crate::api::condition::ConditionStatus::{self, False, True, Unknown};
 use crate::api::condition::{Finding, find};
+use crate::deployment::reason::Reason;
 
 /// All findings.
 pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
@@ -15,22 +16,24 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
     let settled = counts.updated == wanted && counts.pods == wanted && pass.refusal.is_none();
     let stuck = stuck(pass, missing);
     let progressing = match (&stuck, settled && missing.is_none()) {
-        (_, true) => finding("Progressing", False, "Settled", "all replicas are of the target revision"),
-        (Some(cause), false) => finding("Progressing", False, cause.reason, cause.message.clone()),
+        (_, true) => {
+            finding("Progressing", False, Reason::Settled, "all replicas are of the target revision")
+        }
+        (Some(cause), false) => finding("Progressing", False, cause.reason.clone(), cause.message.clone()),
         (None, false) => {
             let words =
                 format!("{} of {wanted} replicas are of the target revision and ready", counts.updated);
-            finding("Progressing", True, "RollingOut", words)
+            finding("Progressing", True, Reason::RollingOut, words)
         }
     };
     let ready = summary(pass, counts, missing, settled);
     let reconciling = ConditionStatus::from(progressing.status == True);
     let (stalled, reason, words) = match &stuck {
-        Some(cause) => (True, cause.reason, cause.message.clone()),
-        None => (False, "NotStalled", String::new()),
+        Some(cause) => (True, cause.reason.clone(), cause.message.clone()),
+        None => (False, Reason::NotStalled.into(), String::new()),
     };
     let mut all = Vec::from(path);
-    all.push(finding("Reconciling", reconciling, progressing.reason, progressing.message.clone()));
+    all.push(finding("Reconciling", reconciling, progressing.reason.clone(), progressing.message.clone()));
     all.extend([progressing, ready, finding(STALLED, stalled, reason, words)]);
     all.sort_by_key(|f| f.type_);
     all
@@ -38,93 +41,99 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
 
 fn accepted(pass: &Pass<'_>) -> Finding {
     match pass.validated {
-        Ok(_) => finding("Accepted", True, "Valid", "the spec can be served"),
-        Err(why) => finding("Accepted", False, "Invalid", why),
+        Ok(_) => finding("Accepted", True, Reason::Valid, "the spec can be served"),
+        Err(why) => finding("Accepted", False, Reason::Invalid, why),
     }
 }
 
 fn model_ready(pass: &Pass<'_>) -> Finding {
-    const TYPE: &str = "ModelReady";
+    const TYPE: &str = MODEL_READY;
     let name = pass.model.unwrap_or_default();
     let Some(model) = &pass.observed.model else {
         return match &pass.refusal {
-            Some(refusal) => finding(TYPE, False, refusal.reason.name(), refusal.message.clone()),
+            Some(refusal) => finding(TYPE, False, Reason::Refused(refusal.reason), refusal.message.clone()),
             None if pass.llm.spec.model.model_ref.is_some() => finding(
                 TYPE,
                 False,
-                "ModelNotFound",
+                Reason::ModelNotFound,
                 format!("there is no LlmModel {name} in this namespace"),
             ),
-            None => finding(TYPE, Unknown, "ModelPending", format!("LlmModel {name} is being made")),
+            None => finding(TYPE, Unknown, Reason::ModelPending, format!("LlmModel {name} is being made")),
         };
     };
     let conditions = model.status.iter().flat_map(|status| &status.conditions).cloned().collect::<Vec<_>>();
     match find(&conditions, READY) {
         Some(ready) if ready.status == True.name() => {
-            finding(TYPE, True, "ModelReady", format!("LlmModel {name}: {}", ready.message))
+            finding(TYPE, True, Reason::ModelReady, format!("LlmModel {name}: {}", ready.message))
         }
         Some(ready) if ready.status == False.name() => {
-            let words = format!("LlmModel {name}: {}: {}", ready.reason, ready.message);
-            finding(TYPE, False, "ModelNotReady", words)
+            // The model's own reason says more than any word for "not ready".
+            finding(TYPE, False, ready.reason.clone(), format!("LlmModel {name}: {}", ready.message))
         }
-        Some(ready) => finding(TYPE, Unknown, "ModelPending", format!("LlmModel {name}: {}", ready.message)),
-        None => finding(TYPE, Unknown, "ModelPending", format!("LlmModel {name} has not been looked at yet")),
+        Some(ready) => {
+            finding(TYPE, Unknown, Reason::ModelPending, format!("LlmModel {name}: {}", ready.message))
+        }
+        None => finding(
+            TYPE,
+            Unknown,
+            Reason::ModelPending,
+            format!("LlmModel {name} has not been looked at yet"),
+        ),
     }
 }
 
 fn placed(pass: &Pass<'_>) -> Finding {
-    const TYPE: &str = "Placed";
+    const TYPE: &str = PLACED;
     if let Some(Err(why)) = pass.chosen {
-        return finding(TYPE, False, "CannotBePlanned", why);
+        return finding(TYPE, False, Reason::CannotBePlanned, why);
     }
     if pass.target.is_none() {
-        return finding(TYPE, Unknown, "ModelPending", "a replica's bytes are known once the model is");
+        return finding(TYPE, Unknown, Reason::ModelPending, "a replica's bytes are known once the model is");
     }
     if let Some(why) = pass.refused {
-        return finding(TYPE, False, "DoesNotFit", why);
+        return finding(TYPE, False, Reason::DoesNotFit, why);
     }
     if let Some((replica, node)) = pass.plan.waiting.first() {
         let words =
             format!("replica {replica} takes the place of its older revision on {node} once that has left");
-        return finding(TYPE, False, "WaitingForRoom", words);
+        return finding(TYPE, False, Reason::WaitingForRoom, words);
     }
     let wanted = pass.plan.placement.iter().filter(|p| Some(p.revision.as_str()) == pass.target);
     let places: Vec<_> = wanted.map(|p| format!("replica {} on {}", p.replica, p.node)).collect();
     let words = if places.is_empty() { "no replicas are asked for".to_owned() } else { places.join(", ") };
-    finding(TYPE, True, "Placed", words)
+    finding(TYPE, True, Reason::Placed, words)
 }
 
 fn available(pass: &Pass<'_>, counts: Counts) -> Finding {
     const TYPE: &str = "Available";
     if counts.ready > 0 {
-        return finding(TYPE, True, "Serving", format!("{} replicas serve", counts.ready));
+        return finding(TYPE, True, Reason::Serving, format!("{} replicas serve", counts.ready));
     }
     if pass.validated.is_ok_and(|v| v.replicas == 0) {
         let suspended = pass.llm.spec.suspend;
-        let reason = if suspended { "Suspended" } else { "ScaledToZero" };
+        let reason = if suspended { Reason::Suspended } else { Reason::ScaledToZero };
         return finding(TYPE, False, reason, "no replicas are asked for");
     }
     if let Some(refusal) = pass.refusal {
-        return finding(TYPE, False, refusal.reason.name(), refusal.message.clone());
+        return finding(TYPE, False, Reason::Refused(refusal.reason), refusal.message.clone());
     }
     match pass.observed.pods.values().find_map(|pod| health::problem(pod)) {
         Some(problem) => finding(TYPE, False, problem.reason, problem.message),
-        None if pass.observed.pods.is_empty() => finding(TYPE, False, "NoPods", "there is no pod yet"),
-        None => finding(TYPE, False, "Loading", "the first replica is loading"),
+        None if pass.observed.pods.is_empty() => finding(TYPE, False, Reason::NoPods, "there is no pod yet"),
+        None => finding(TYPE, False, Reason::Loading, "the first replica is loading"),
     }
 }
 
 /// What will not pass by itself, or only when something outside changes.
 fn stuck(pass: &Pass<'_>, missing: Option<&Finding>) -> Option<Finding> {
     if let Some(refusal) = pass.refusal {
-        return Some(finding(STALLED, True, refusal.reason.name(), refusal.message.clone()));
+        return Some(finding(STALLED, True, Reason::Refused(refusal.reason), refusal.message.clone()));
     }
-    let harmless = ["Loading", "NoPods", "WaitingForRoom", "Suspended", "ScaledToZero"];
-    let missing = missing.filter(|f| f.status == False && !harmless.contains(&f.reason));
+    let missing = missing.filter(|f| f.status == False && !Reason::passes(&f.reason));
     let by_model =
         pass.observed.model.as_ref().and_then(|m| find(&m.status.as_ref()?.conditions, STALLED).cloned());
     let model_works = by_model.is_some_and(|stalled| stalled.status != True.name());
-    missing.filter(|f| !(f.reason == "ModelNotReady" && model_works)).cloned().or_else(|| {
+    missing.filter(|f| !(f.type_ == MODEL_READY && model_works)).cloned().or_else(|| {
         let problem = pass.observed.pods.values().find_map(|pod| health::problem(pod))?;
         Some(finding(STALLED, True, problem.reason, problem.message))
     })
@@ -132,16 +141,16 @@ fn stuck(pass: &Pass<'_>, missing: Option<&Finding>) -> Option<Finding> {
 
 fn summary(pass: &Pass<'_>, counts: Counts, missing: Option<&Finding>, settled: bool) -> Finding {
     match missing {
-        Some(cause) => finding(READY, False, cause.reason, cause.message.clone()),
-        None if settled => finding(READY, True, "Ready", format!("{} replicas serve", counts.ready)),
+        Some(cause) => finding(READY, False, cause.reason.clone(), cause.message.clone()),
+        None if settled => finding(READY, True, Reason::Ready, format!("{} replicas serve", counts.ready)),
         None => match pass.refusal {
-            Some(refusal) => finding(READY, False, refusal.reason.name(), refusal.message.clone()),
+            Some(refusal) => finding(READY, False, Reason::Refused(refusal.reason), refusal.message.clone()),
             None => match pass.observed.pods.values().find_map(|pod| health::problem(pod)) {
                 Some(problem) => finding(READY, False, problem.reason, problem.message),
                 None => finding(
                     READY,
                     False,
-                    "RollingOut",
+                    Reason::RollingOut,
                     "not all replicas are of the target revision and ready",
                 ),
             },

@@ -75,7 +75,8 @@ fn every_condition_is_there_from_the_first_pass() {
 fn a_model_that_cannot_be_had_stalls() {
     let observed = Observed { model: Some(model("False", "DigestMismatch")), ..Observed::default() };
     let said = said(&observed, None, None);
-    assert_eq!(said["ModelReady"].0, "False");
+    assert_eq!(said["ModelReady"], pair("False", "DigestMismatch"));
+    assert_eq!(said["Ready"], pair("False", "DigestMismatch"));
     assert_eq!((said["Stalled"].0.as_str(), said["Reconciling"].0.as_str()), ("True", "False"));
 }
 

@@ -6,9 +6,8 @@ use contract::http::{ADMIN_PORT, ADMIN_PORT_NAME};
 use contract::labels::ATTEMPT;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, LocalObjectReference,
-    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SeccompProfile, SecurityContext, Volume, VolumeMount,
+    Container, ContainerPort, EmptyDirVolumeSource, LocalObjectReference, PersistentVolumeClaimVolumeSource,
+    PodSpec, PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -19,9 +18,8 @@ use crate::api::LlmModel;
 use crate::args::RuntimeArgs;
 use crate::model::belongings::claim_name;
 use crate::model::plan::JobNodes;
+use crate::security;
 
-/// Any user but root will do; this one is what distroless images call `nonroot`.
-const USER: i64 = 65532;
 /// Name of the volume with the weights.
 const WEIGHTS: &str = "weights";
 /// Name of the volume for temporary files.
@@ -72,18 +70,7 @@ fn pod(model: &LlmModel, settings: &RuntimeArgs, nodes: JobNodes) -> PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         image_pull_secrets: Some(settings.image_pull_secrets.iter().map(secret).collect()),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                ..Default::default()
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(security::of_pod()),
         affinity,
         tolerations: Some(tolerations),
         containers: vec![container(model, settings, read_only)],
@@ -117,12 +104,7 @@ fn container(model: &LlmModel, settings: &RuntimeArgs, read_only: bool) -> Conta
             limits: amounts(&LIMITS),
             ..ResourceRequirements::default()
         }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-            read_only_root_filesystem: Some(true),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(security::of_container()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![mount(WEIGHTS, MODELS_DIR, read_only), mount(TEMPORARY, "/tmp", false)]),
         ..Container::default()

@@ -1,0 +1,117 @@
+//! Why a deployment is as it is: the closed set of reasons in its conditions, but for those that its model has.
+//!
+//! In: nothing. Out: names, and whether somebody has to act. It must not know what led to a reason.
+
+use std::borrow::Cow;
+
+use contract::exit::ExitReason;
+
+use crate::apply::RefusalReason;
+
+/// Why a deployment is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The spec can be served.
+    Valid,
+    /// The spec contradicts itself.
+    Invalid,
+    /// The weights are there and verified.
+    ModelReady,
+    /// Nothing is known of the model yet.
+    ModelPending,
+    /// There is no model of the name that the spec gives.
+    ModelNotFound,
+    /// A replica of this model cannot be planned.
+    CannotBePlanned,
+    /// No node has room.
+    DoesNotFit,
+    /// Room comes when an older revision leaves.
+    WaitingForRoom,
+    /// Every replica has its place.
+    Placed,
+    /// Pods answer.
+    Serving,
+    /// The spec suspends it.
+    Suspended,
+    /// The spec asks for no replicas.
+    ScaledToZero,
+    /// There is no pod yet.
+    NoPods,
+    /// The first pod is not ready yet.
+    Loading,
+    /// The kubelet evicted a pod.
+    Evicted,
+    /// The kubelet rejected a pod.
+    PodRejected,
+    /// The scheduler finds no node for a pod.
+    Unschedulable,
+    /// A container took more memory than its limit.
+    OutOfMemory,
+    /// A container ended without a word of its own.
+    ContainerFailed,
+    /// The runtime image cannot be pulled.
+    ImagePullFailed,
+    /// A container cannot be made.
+    ContainerNotCreated,
+    /// The runtime said why it ended.
+    Exit(ExitReason),
+    /// The API server refused an object.
+    Refused(RefusalReason),
+    /// All is as asked for.
+    Ready,
+    /// Nothing is left to roll out.
+    Settled,
+    /// Replicas are being brought to the target revision.
+    RollingOut,
+    /// It gets better by itself.
+    NotStalled,
+}
+
+impl Reason {
+    /// As it stands in conditions.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "Valid",
+            Self::Invalid => "Invalid",
+            Self::ModelReady => "ModelReady",
+            Self::ModelPending => "ModelPending",
+            Self::ModelNotFound => "ModelNotFound",
+            Self::CannotBePlanned => "CannotBePlanned",
+            Self::DoesNotFit => "DoesNotFit",
+            Self::WaitingForRoom => "WaitingForRoom",
+            Self::Placed => "Placed",
+            Self::Serving => "Serving",
+            Self::Suspended => "Suspended",
+            Self::ScaledToZero => "ScaledToZero",
+            Self::NoPods => "NoPods",
+            Self::Loading => "Loading",
+            Self::Evicted => "Evicted",
+            Self::PodRejected => "PodRejected",
+            Self::Unschedulable => "Unschedulable",
+            Self::OutOfMemory => "OutOfMemory",
+            Self::ContainerFailed => "ContainerFailed",
+            Self::ImagePullFailed => "ImagePullFailed",
+            Self::ContainerNotCreated => "ContainerNotCreated",
+            Self::Exit(reason) => reason.name(),
+            Self::Refused(reason) => reason.name(),
+            Self::Ready => "Ready",
+            Self::Settled => "Settled",
+            Self::RollingOut => "RollingOut",
+            Self::NotStalled => "NotStalled",
+        }
+    }
+
+    /// Whether something that is missing for this reason comes without anybody's doing.
+    pub(super) fn passes(name: &str) -> bool {
+        [Self::Loading, Self::NoPods, Self::WaitingForRoom, Self::Suspended, Self::ScaledToZero]
+            .iter()
+            .any(|reason| reason.name() == name)
+    }
+}
+
+impl From<Reason> for Cow<'static, str> {
+    fn from(reason: Reason) -> Self {
+        reason.name().into()
+    }
+}
