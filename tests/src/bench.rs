@@ -2,29 +2,48 @@
 //!
 //! Nothing here is a stand-in: the API server, the kubelet, the web server and the images are real.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::addresses::NODE;
 use crate::demo::watch;
 use crate::forward::Forward;
-use crate::install;
 use crate::lab::up::{self, Options};
 use crate::lab::{Lab, down};
 use crate::paths::Cache;
 use crate::process::{output, wait_for};
+use crate::{install, provisioner};
 
 /// Port of the web server on the lab's node.
 const FILES_PORT: u16 = 8090;
 /// How long anything may take before a test gives up on it.
 pub const LIMIT: Duration = Duration::from_secs(120);
+/// How long the operator is watched for a hot loop, and most requests about one namespace in that time.
+const CALM: Duration = Duration::from_secs(10);
+const CALM_READS: usize = 60;
+const CALM_WRITES: usize = 60;
+/// Name of what keeps a namespace from going.
+const HOLD: &str = "hold";
+
+/// A file on the web server.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Where it is.
+    pub url: String,
+    /// Of its content.
+    pub sha256: String,
+}
 
 /// A lab, llm-fleet in it, and a web server whose folder the test fills.
 #[derive(Debug)]
@@ -66,12 +85,12 @@ impl Bench {
         install::charts(helm, &values)
     }
 
-    /// Puts a file on the web server; gives its URL and sha256.
-    pub fn publish(&self, name: &str, content: &[u8]) -> Result<(String, String)> {
+    /// Puts a file on the web server.
+    pub fn publish(&self, name: &str, content: &[u8]) -> Result<File> {
         let aside = self.files.join(format!(".{name}"));
         fs::write(&aside, content)?;
         fs::rename(&aside, self.files.join(name))?;
-        Ok((self.url(name), hex::encode(Sha256::digest(content))))
+        Ok(File { url: self.url(name), sha256: hex::encode(Sha256::digest(content)) })
     }
 
     /// The URL that a file has, or would have.
@@ -82,7 +101,7 @@ impl Bench {
     /// A namespace for one case, under Pod Security `restricted`.
     pub async fn case(&self, name: &str) -> Result<Case<'_>> {
         let client = self.lab.client().await?;
-        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+        let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": { "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
@@ -104,6 +123,13 @@ pub struct Case<'a> {
     /// The namespace.
     pub namespace: String,
     client: kube::Client,
+}
+
+/// How many requests were made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Requests {
+    reads: usize,
+    writes: usize,
 }
 
 /// A condition as the API has it.
@@ -176,19 +202,103 @@ impl Case<'_> {
     }
 
     /// Waits until an LlmDeployment is ready.
-    pub async fn until_ready(&self, name: &str) -> Result<f64> {
-        Ok(self.until(name, "Ready", |seen| seen.status == "True").await?.1)
+    pub async fn until_ready(&self, name: &str) -> Result<()> {
+        let (_, seconds) = self.until(name, "Ready", |seen| seen.status == "True").await?;
+        println!("  {}/{name}: Ready=True after {seconds:.1} s", self.namespace);
+        Ok(())
     }
 
-    /// Waits until a condition says no, with every one of `words` in its reason or message.
-    pub async fn until_refused(&self, name: &str, kind: &str, words: &[&str]) -> Result<Seen> {
-        let all = |seen: &Seen| words.iter().all(|w| seen.message.contains(w) || seen.reason.contains(w));
-        let (seen, seconds) = self.until(name, kind, |seen| seen.status == "False" && all(seen)).await?;
-        println!(
-            "  {}/{name}: {kind}=False {} after {seconds:.1} s: {}",
-            self.namespace, seen.reason, seen.message
-        );
+    /// Waits until a condition has this reason, and every one of `words` in its message.
+    pub async fn until_said(&self, name: &str, kind: &str, reason: &str, words: &[&str]) -> Result<Seen> {
+        let all = |seen: &Seen| seen.reason == reason && words.iter().all(|word| seen.message.contains(word));
+        let (seen, seconds) = self.until(name, kind, all).await?;
+        let Seen { status, message, .. } = &seen;
+        println!("  {}/{name}: {kind}={status} {reason} after {seconds:.1} s: {message}", self.namespace);
         Ok(seen)
+    }
+
+    /// Watches what the operator asks of the API server about this namespace, and fails if that is a hot loop.
+    pub async fn stays_calm(&self) -> Result<()> {
+        let before = self.requests()?;
+        tokio::time::sleep(CALM).await;
+        let after = self.requests()?;
+        let (reads, writes) = (after.reads - before.reads, after.writes - before.writes);
+        println!("  {}: {reads} reads and {writes} writes in {} s", self.namespace, CALM.as_secs());
+        ensure!(writes <= CALM_WRITES && reads <= CALM_READS, "{}: a hot loop", self.namespace);
+        Ok(())
+    }
+
+    /// The operator's requests about this namespace so far.
+    fn requests(&self) -> Result<Requests> {
+        let operator = format!("system:serviceaccount:{}:", install::NAMESPACE);
+        let log = BufReader::new(fs::File::open(self.bench.lab.audit_log())?);
+        let mut requests = Requests::default();
+        for line in log.lines() {
+            // The last line may be half written.
+            let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+            let theirs = entry["user"]["username"].as_str().is_some_and(|user| user.starts_with(&operator));
+            if !theirs || entry["objectRef"]["namespace"] != self.namespace.as_str() {
+                continue;
+            }
+            match entry["verb"].as_str() {
+                Some("watch") => {}
+                Some("get" | "list") => requests.reads += 1,
+                _ => requests.writes += 1,
+            }
+        }
+        Ok(requests)
+    }
+
+    /// UIDs of the claims of the namespace, by name.
+    pub async fn claims(&self) -> Result<BTreeMap<String, String>> {
+        let claims = self.claims_api().list(&ListParams::default()).await?;
+        Ok(claims.into_iter().map(|claim| (claim.name_any(), claim.uid().unwrap_or_default())).collect())
+    }
+
+    /// Waits until no volume of the namespace holds a file. A fetch that is on its way has some, and takes them along.
+    pub async fn until_nothing_on_volumes(&self) -> Result<()> {
+        wait_for("files to be removed", LIMIT, async || {
+            let volumes = self.claims_api().list(&ListParams::default()).await?;
+            let volumes: Vec<String> =
+                volumes.into_iter().filter_map(|claim| claim.spec?.volume_name).collect();
+            ensure!(!volumes.is_empty(), "no claim has a volume");
+            for volume in volumes {
+                let held = self.files_of(&volume)?;
+                ensure!(held.is_empty(), "{volume} holds {held:?}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What lies on a volume, as the lab's processes see it.
+    fn files_of(&self, volume: &str) -> Result<Vec<PathBuf>> {
+        let inside =
+            self.bench.lab.paths().join(provisioner::FOLDER).join(volume).join(provisioner::plan::DATA);
+        let root = format!("/proc/{}/root", self.bench.lab.supervisor().pid());
+        let inside = Path::new(&root).join(inside.strip_prefix("/")?);
+        fs::read_dir(inside)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    fn claims_api(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Keeps the namespace from going, once it is deleted, until [`Case::release`].
+    pub async fn hold(&self) -> Result<()> {
+        let metadata = json!({ "name": HOLD, "finalizers": ["test.llmfleet.dev/hold"] });
+        let map = serde_json::from_value(json!({ "metadata": metadata }))?;
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        maps.create(&PostParams::default(), &map).await?;
+        Ok(())
+    }
+
+    /// Ends [`Case::hold`].
+    pub async fn release(&self) -> Result<()> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let none = json!({ "metadata": { "finalizers": null } });
+        maps.patch(HOLD, &PatchParams::default(), &Patch::Merge(&none)).await?;
+        Ok(())
     }
 
     /// A way to the Service of an LlmDeployment.
@@ -205,8 +315,9 @@ impl Case<'_> {
         let mut command = self.bench.lab.kubectl();
         command.args(["get", kinds, "--namespace", &self.namespace, "--output", "name"]);
         let names = output(&mut command)?;
-        // Kubernetes puts its own authority into every namespace.
-        Ok(names.lines().filter(|name| !name.ends_with("/kube-root-ca.crt")).map(str::to_owned).collect())
+        // Kubernetes puts its own authority into every namespace, and a test what holds it.
+        let not_theirs = |name: &&str| !["kube-root-ca.crt", HOLD].iter().any(|other| name.ends_with(other));
+        Ok(names.lines().filter(not_theirs).map(str::to_owned).collect())
     }
 
     /// Waits until nothing of the operator's is left.
@@ -220,21 +331,11 @@ impl Case<'_> {
 
     /// UIDs of the pods of an LlmDeployment, in order.
     pub async fn pod_uids(&self, name: &str) -> Result<Vec<String>> {
-        let pods: Api<k8s_openapi::api::core::v1::Pod> =
-            Api::namespaced(self.client.clone(), &self.namespace);
-        let ours =
-            kube::api::ListParams::default().labels(&format!("{}={name}", contract::labels::DEPLOYMENT));
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let ours = ListParams::default().labels(&format!("{}={name}", contract::labels::DEPLOYMENT));
         let mut uids: Vec<String> =
             pods.list(&ours).await?.into_iter().filter_map(|pod| pod.metadata.uid).collect();
         uids.sort();
         Ok(uids)
     }
-}
-
-/// The program `lab` beside the running test program.
-pub fn lab_program() -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder =
-        test.parent().and_then(Path::parent).context("a test program lies in target/<profile>/deps")?;
-    Ok(folder.join("lab"))
 }

@@ -27,6 +27,8 @@ use plan::{Claim, Step};
 pub const NAME: &str = "provisioner";
 /// How storage classes name it.
 pub const PROVISIONER: &str = "lab.llmfleet.dev/loop";
+/// Below the lab's folder, where volumes are mounted, each under its name.
+pub const FOLDER: &str = "volumes";
 /// What failed is tried again after this long, even if nothing is heard.
 const RETRY: Duration = Duration::from_secs(5);
 /// As many changes as are answered by one pass.
@@ -34,7 +36,7 @@ const BATCH: usize = 100;
 
 /// Its process.
 pub fn process(site: &Site<'_>, program: &Path) -> Spec {
-    let paths = [site.paths.inside_kubeconfig(identity::PROVISIONER), site.paths.join("volumes")];
+    let paths = [site.paths.inside_kubeconfig(identity::PROVISIONER), site.paths.join(FOLDER)];
     let arguments =
         [NAME.to_owned()].into_iter().chain(paths.map(|path| path.to_string_lossy().into_owned()));
     site.process(NAME, program, arguments.collect())
