@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{self, Frozen, PodPlan, config_map};
 use super::demand::{self, Chosen, choose};
-use super::observe::{Observed, observe};
+use super::observe::{self, Observed, observe, pods_now};
 use super::plan::{Plan, plan};
 use super::revision::{Revision, Weights, revision};
-use super::rollout::{Situation, steps};
+use super::rollout::{Situation, steps, strays, unseen};
 use super::status::{self, Pass};
 use super::validate::{Validated, validate};
 use super::{health, names};
@@ -57,6 +57,9 @@ const SETTLED: Duration = Duration::from_secs(60);
 /// A pass that failed for a passing reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Something could not be read.
+    #[error("cannot observe the deployment")]
+    Observe(#[from] observe::Error),
     /// Something could not be written.
     #[error("cannot bring the deployment further")]
     Apply(#[from] apply::Error),
@@ -65,6 +68,7 @@ pub enum Error {
 impl Error {
     fn category(&self) -> &'static str {
         match self {
+            Self::Observe(_) => "observe",
             Self::Apply(_) => "apply",
         }
     }
@@ -195,7 +199,7 @@ impl Scene<'_> {
             find(&s.conditions, status::READY).is_some_and(|c| c.status == ConditionStatus::True.name())
         });
         let inspected = status.and_then(|s| Some((Weights::of(s)?, s.inspection.as_ref()?)));
-        let placed = self.llm.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default();
+        let placed = self.placed();
         let Some((weights, inspection)) = inspected.filter(|_| ready || !placed.is_empty()) else {
             return Ok(found);
         };
@@ -209,7 +213,7 @@ impl Scene<'_> {
             }
         };
         let revision = revision(&self.llm.name_any(), &self.llm.spec, &weights, chosen.capacity);
-        let situation = Situation {
+        let mut situation = Situation {
             owner: (&validated.owner.1, &validated.uid),
             target: &revision.hash,
             replicas: validated.replicas,
@@ -218,6 +222,9 @@ impl Scene<'_> {
             usable_nodes: &self.observed.usable_nodes,
             now: self.now,
         };
+        let mut pods = pods_now(&self.context.client, &validated.owner.0, unseen(&situation)).await?;
+        pods.extend(self.observed.pods.clone());
+        situation.pods = &pods;
         let steps = steps(&situation);
         let readers: BTreeSet<String> = placed.iter().map(|p| p.node.clone()).collect();
         let reach = demand::reach(self.observed, readers);
@@ -284,11 +291,30 @@ impl Scene<'_> {
         self.observed.cards.get(node).copied().unwrap_or_default()
     }
 
+    /// Bookings as the store has them.
+    fn placed(&self) -> &[PlacementStatus] {
+        self.llm.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default()
+    }
+
+    /// Pods that no booking is for. The store may have a pod before it has the status with the pod's booking, so the
+    /// API server has the last word.
+    async fn strays(&self, found: &Found) -> Result<BTreeSet<String>, Error> {
+        let (name, pods) = (self.llm.name_any(), &self.observed.pods);
+        let mut all = strays(&name, self.placed().iter().chain(&found.plan.placement), pods);
+        if !all.is_empty() {
+            let booked = observe::placement_now(&self.context.client, self.llm).await?;
+            let still = booked.map(|booked| strays(&name, &booked, pods)).unwrap_or_default();
+            all.retain(|name| still.contains(name));
+        }
+        Ok(all)
+    }
+
     /// Gives traffic to ready pods; deletes pods that go, and configuration that no pod uses any more.
-    async fn promote_and_delete(&self, found: &Found) -> Result<(), apply::Error> {
+    async fn promote_and_delete(&self, found: &Found) -> Result<(), Error> {
         let applier = &self.context.applier;
+        let strays = self.strays(found).await?;
         for (name, pod) in &self.observed.pods {
-            if found.plan.delete.contains(name) {
+            if found.plan.delete.contains(name) || strays.contains(name) {
                 applier.delete(pod.as_ref()).await?;
             } else if health::is_ready(pod) {
                 applier.label(pod.as_ref(), labels::SERVING, names::SERVING).await?;

@@ -1,6 +1,7 @@
 //! Everything that one pass looks at, read once.
 //!
-//! In: the stores and the admin ports of the deployment's pods. Out: [`Observed`]. It must not decide.
+//! In: the stores and the admin ports of the deployment's pods. Out: [`Observed`]. Where a store may be behind and that
+//! would matter, the API server's own answer. It must not decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use contract::http::{RuntimeStatus, STATUS};
 use contract::labels::DEPLOYMENT;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
-use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, ResourceExt};
 
 use super::health;
+use crate::api::deployment::PlacementStatus;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::cache::Stores;
 use crate::fleet::card::Cards;
@@ -46,6 +48,43 @@ pub struct Observed {
     pub progress: BTreeMap<String, Pace>,
     /// What a ready pod measured.
     pub measured: Option<RuntimeStatus>,
+}
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A pod that the store does not have.
+    #[error("cannot read pod {0}")]
+    Pod(String, #[source] kube::Error),
+    /// The deployment itself.
+    #[error("cannot read the deployment again")]
+    Deployment(#[source] kube::Error),
+}
+
+/// Those of the pods that the API server has now, whatever the store knows.
+pub async fn pods_now(
+    client: &Client,
+    namespace: &str,
+    names: Vec<String>,
+) -> Result<BTreeMap<String, Arc<Pod>>, Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut pods = BTreeMap::new();
+    for name in names {
+        let pod = api.get_opt(&name).await.map_err(|error| Error::Pod(name.clone(), error))?;
+        pods.extend(pod.map(|pod| (name, Arc::new(pod))));
+    }
+    Ok(pods)
+}
+
+/// The bookings that the API server has now; `None` if this very deployment is gone.
+pub async fn placement_now(
+    client: &Client,
+    llm: &LlmDeployment,
+) -> Result<Option<Vec<PlacementStatus>>, Error> {
+    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
+    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
+    let same = now.filter(|now| now.uid() == llm.uid());
+    Ok(same.map(|now| now.status.map(|status| status.placement).unwrap_or_default()))
 }
 
 /// Reads the stores, then asks the pods.

@@ -4,7 +4,7 @@
 //! pods go. It must not know bytes, nodes' contents, or how pods are built.
 //!
 //! # Rules
-//! - A booking stays as long as a pod spends it, in whatever state.
+//! - A booking stays as long as a pod spends it, in whatever state; a pod without a booking goes.
 //! - A pod of an older revision goes when its replica's pod of the target is ready, or, where both do not fit, when
 //!   every other replica has a ready pod (swap in place, one at a time).
 //! - A pod that failed for good is replaced under a new booking, after a delay that doubles with each attempt.
@@ -100,6 +100,31 @@ impl Situation<'_> {
         let next = names::booking(self.owner.1, self.target, replica, attempt);
         Book { replica, attempt, booking: next, instead_of: Some(booking.clone()) }
     }
+}
+
+/// Names of pods whose bookings would be dropped because no pod of theirs is seen: it may be there all the same, when
+/// it was made a moment ago.
+#[must_use]
+pub fn unseen(now: &Situation<'_>) -> Vec<String> {
+    let drops = |p: &&PlacementStatus| {
+        now.pod_of(p).is_none() && !(now.is_wanted(p) && now.usable_nodes.contains(&p.node))
+    };
+    let dropped = now.placement.iter().filter(drops);
+    dropped.map(|p| names::pod(now.owner.0, &p.revision, p.replica, &p.booking)).collect()
+}
+
+/// Names of pods of this deployment that none of the bookings is for, and that nobody has told to go.
+#[must_use]
+pub fn strays<'a>(
+    owner: &str,
+    bookings: impl IntoIterator<Item = &'a PlacementStatus>,
+    pods: &BTreeMap<String, Arc<Pod>>,
+) -> BTreeSet<String> {
+    let bookings = bookings.into_iter();
+    let booked: BTreeSet<String> =
+        bookings.map(|p| names::pod(owner, &p.revision, p.replica, &p.booking)).collect();
+    let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+    pods.iter().filter(|(name, pod)| stays(pod) && !booked.contains(*name)).map(|(n, _)| n.clone()).collect()
 }
 
 /// Computes the next steps.

@@ -141,3 +141,24 @@ fn scaling_down_takes_the_last_replicas_and_keeps_their_bookings_until_they_are_
     let gone = Story::of(&[observed[0].clone(), (observed[1].0.clone(), None)]);
     assert_eq!(steps(&gone.situation(1)).keep.len(), 1);
 }
+
+#[test]
+fn a_pod_without_a_booking_goes_and_one_that_is_not_seen_yet_keeps_its_booking() {
+    let [failed, next, left] =
+        [placement("new", 0, 0), placement("new", 0, 1), placement("old", 1, 0)].map(|p| (p, Some(ready())));
+    let mut story = Story::of(&[failed.clone(), next.clone(), left.clone()]);
+    let strays_of = |story: &Story| strays("llm", [&next.0], &story.pods);
+    assert_eq!(strays_of(&story), BTreeSet::from([name(&failed.0), name(&left.0)]));
+    let (name_of_left, mut going) = pod(&left.0, &ready());
+    Arc::make_mut(&mut going).metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+    story.pods.insert(name_of_left, going);
+    assert_eq!(strays_of(&story), BTreeSet::from([name(&failed.0)]), "it goes already");
+
+    // Scaled down right after it was made: the store does not have the pod yet.
+    let just_made = Story::of(&[(placement("new", 0, 0), None), (placement("new", 1, 0), None)]);
+    assert_eq!(unseen(&just_made.situation(1)), [name(&placement("new", 1, 0))]);
+    let found = Story::of(&[(placement("new", 0, 0), None), (placement("new", 1, 0), Some(loading()))]);
+    let found = steps(&found.situation(1));
+    assert_eq!((found.keep.len(), found.delete.len()), (2, 1));
+}
