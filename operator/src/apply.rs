@@ -316,6 +316,7 @@ impl Applier {
     }
 
     /// The list is replaced as a whole, so it must still be the one that was observed: hence the resourceVersion.
+    /// Where it is not, what is newer is on its way to the store, and leads to another pass.
     async fn set_finalizers<K>(&self, object: &K, finalizers: Vec<&str>) -> Result<(), Error>
     where
         K: Resource<DynamicType = ()>,
@@ -327,7 +328,7 @@ impl Applier {
         });
         match self.api_of(object).patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
             Err(source) => Err(Error::Finalizer { kind, name, source }),
         }
     }

@@ -28,6 +28,9 @@ use crate::telemetry::chain;
 /// Passes over objects of one kind at the same time.
 pub const CONCURRENCY: u16 = 8;
 
+/// When to ask the API server again for something that it refused: no watch tells when a quota is raised.
+pub const REFUSED: Duration = Duration::from_secs(30);
+
 /// When to look at an object again that went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Next {

@@ -9,6 +9,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::api::condition::{ConditionStatus, find};
+use crate::apply::refusal::{self, RefusalReason};
 use crate::client::CALL;
 use crate::telemetry::chain;
 
@@ -86,6 +87,8 @@ impl Events {
             };
             match tokio::time::timeout(CALL, self.0.publish(&event, about)).await {
                 Ok(Ok(())) => {}
+                // What goes with its namespace needs to be told nobody.
+                Ok(Err(error)) if is_of_namespace(&error) => {}
                 Ok(Err(error)) => tracing::warn!(reason = event.reason, error = chain(&error), "no event"),
                 Err(_) => {
                     tracing::warn!(reason = event.reason, "no event: the API server did not answer in time");
@@ -93,6 +96,10 @@ impl Events {
             }
         }
     }
+}
+
+fn is_of_namespace(error: &kube::Error) -> bool {
+    refusal::of(error).is_some_and(|refusal| refusal.reason == RefusalReason::NamespaceTerminating)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Applied, Desired};
 use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
-use crate::controller::{Loop, Next};
+use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
 use crate::fleet::{Demand, Outcome};
 use crate::model::name::{name_of, served_by};
@@ -51,7 +51,7 @@ use crate::telemetry::chain;
 
 /// How often a pod that loads is asked how far it is.
 const LOADING: Duration = Duration::from_secs(5);
-/// How often a pod that serves is asked what it measures, and the API server for what it has refused.
+/// How often a pod that serves is asked what it measures.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// A pass that failed for a passing reason.
@@ -173,9 +173,10 @@ async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent
         Err(_) => Ok(()),
     };
     scene.report(&validated, &found, applied.as_ref().ok()).await?;
-    applied?;
+    let refused = applied?.refusal().is_some();
     written?;
-    Ok(scene.next(&found))
+    let next = scene.next(&found);
+    Ok(if refused { next.min(Next::After(REFUSED)) } else { next })
 }
 
 impl Scene<'_> {

@@ -21,13 +21,10 @@ use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Desired, has_finalizer};
 use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
-use crate::controller::{Loop, Next};
+use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
 use crate::recent::Recent;
 use contract::labels;
-
-/// When to ask the API server again for something that it refused: no watch tells when a quota is raised.
-const REFUSED: Duration = Duration::from_secs(30);
 
 /// A pass that failed for a passing reason.
 #[derive(Debug, thiserror::Error)]
