@@ -143,6 +143,12 @@ impl ControlPlane {
         self.folder.0.join("pki/ca.crt")
     }
 
+    /// The certificate and the key of a server at 127.0.0.1 that its authority signed, for a kubelet that a test plays.
+    pub fn server_certificate(&self) -> (PathBuf, PathBuf) {
+        let pki = self.folder.0.join("pki");
+        (pki.join("scheduler-server.crt"), pki.join("scheduler-server.key"))
+    }
+
     /// One line of JSON per request that was answered.
     pub fn audit_log(&self) -> PathBuf {
         self.folder.0.join(arguments::AUDIT_LOG)

@@ -17,6 +17,7 @@ pub mod image;
 pub mod install;
 pub mod kubeconfig;
 pub mod lab;
+pub mod operator;
 pub mod packages;
 pub mod paths;
 pub mod process;

@@ -1,0 +1,134 @@
+//! Of several operators one works. When it ends, is killed or freezes, another goes on, and never two write.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use e2e::operator::audit::Call;
+use e2e::operator::scene::{LIMIT, Scene, condition, ours};
+use e2e::operator::{LEASE, LEASE_NAMESPACE, Operator, Site};
+use e2e::process::wait_for;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
+use kube::api::Api;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+/// Longest hand-over when the leader is asked to end.
+const GRACEFUL: Duration = Duration::from_secs(3);
+/// Longest hand-over when the leader says nothing: a lease of 15 s, and the pause between two tries.
+const SILENT: Duration = Duration::from_secs(20);
+/// Where the models are that give the leader something to write.
+const NAMESPACE: &str = "default";
+/// How often there is one more.
+const BUSY: Duration = Duration::from_millis(100);
+
+async fn create(scene: &Scene<'_>, name: &str) -> Result<()> {
+    let spec = json!({ "source": { "persistentVolumeClaim": { "claimName": "absent" } } });
+    scene.apply("LlmModel", name, &spec).await.map(drop)
+}
+
+/// Gives whoever leads something to write, ten times a second.
+fn keep_busy(client: Client) -> JoinHandle<Result<()>> {
+    tokio::spawn(async move {
+        let models = ours(&client, NAMESPACE, "LlmModel");
+        for n in 0.. {
+            let model = json!({
+                "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LlmModel",
+                "metadata": { "name": format!("busy-{n}") },
+                "spec": { "source": { "persistentVolumeClaim": { "claimName": "absent" } } },
+            });
+            models.create(&Default::default(), &serde_json::from_value(model)?).await?;
+            tokio::time::sleep(BUSY).await;
+        }
+        Ok(())
+    })
+}
+
+/// How long it takes from `since` until `operator` holds the lease and, after that, until it has written a status.
+async fn takes_over(site: &Site, operator: &Operator, since: Instant) -> Result<(Duration, Duration)> {
+    let scene = site.scene(operator, NAMESPACE).await?;
+    let leases: Api<Lease> = Api::namespaced(scene.client.clone(), LEASE_NAMESPACE);
+    let lease = wait_for("the lease", LIMIT, async || {
+        let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+        ensure!(holder.starts_with(&operator.identity), "{holder} holds it");
+        Ok(since.elapsed())
+    })
+    .await?;
+    let probe = format!("probe-{}", operator.identity);
+    create(&scene, &probe).await?;
+    let status = scene.wait("a status", async || {
+        let model = scene.ours("LlmModel").get(&probe).await?;
+        let told = condition(&model, "Ready").is_some_and(|ready| ready["reason"] == "ClaimNotFound");
+        ensure!(told, "{:?}", model.data);
+        Ok(since.elapsed())
+    });
+    Ok((lease, status.await?))
+}
+
+/// The users who wrote, in turn: each term stands once, however many writes it had.
+fn terms(site: &Site) -> Vec<String> {
+    let writes: Vec<Call> = site.calls("operator-").unwrap().into_iter().filter(Call::writes).collect();
+    let mut terms: Vec<String> = writes.iter().map(|write| write.user.clone()).collect();
+    terms.dedup();
+    println!("{} writes by {terms:?}", writes.len());
+    terms
+}
+
+#[tokio::test]
+async fn a_leader_that_ends_or_is_killed_is_followed_by_another() {
+    let site = Site::start("llm-fleet.yaml").await.unwrap();
+    let mut first = site.operator("operator-a", &[]).await.unwrap();
+    println!("{}", first.first_line().unwrap());
+    let (_, idle) = takes_over(&site, &first, Instant::now()).await.unwrap();
+    println!("the first operator: status after {idle:?}");
+    let busy = keep_busy(site.plane.client().await.unwrap());
+
+    let mut second = site.operator("operator-b", &[]).await.unwrap();
+    assert_eq!(second.metric("llmfleet_leader").await.unwrap(), 0.0);
+    let since = Instant::now();
+    first.signal(Signal::SIGTERM).unwrap();
+    let (lease, status) = takes_over(&site, &second, since).await.unwrap();
+    println!("SIGTERM: lease after {lease:?}, status after {status:?}");
+    assert!(lease < GRACEFUL, "{lease:?}");
+    assert!(first.ended(GRACEFUL).await.unwrap().success(), "{}", first.last_lines());
+    assert_eq!(second.metric("llmfleet_leader").await.unwrap(), 1.0);
+
+    let third = site.operator("operator-c", &[]).await.unwrap();
+    let since = Instant::now();
+    second.signal(Signal::SIGKILL).unwrap();
+    let (lease, status) = takes_over(&site, &third, since).await.unwrap();
+    println!("SIGKILL: lease after {lease:?}, status after {status:?}");
+    assert!(lease < SILENT, "{lease:?}");
+    assert!(!second.ended(GRACEFUL).await.unwrap().success());
+
+    assert!(!busy.is_finished(), "{:?}", busy.await);
+    busy.abort();
+    assert_eq!(terms(&site), ["operator-a", "operator-b", "operator-c"], "each wrote in one term of its own");
+    site.check_rights().unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_that_froze_writes_nothing_when_it_wakes() {
+    let site = Site::start("llm-fleet.yaml").await.unwrap();
+    let mut frozen = site.operator("operator-a", &[]).await.unwrap();
+    takes_over(&site, &frozen, Instant::now()).await.unwrap();
+    let next = site.operator("operator-b", &[]).await.unwrap();
+    let busy = keep_busy(site.plane.client().await.unwrap());
+    // It freezes in the middle of its work.
+    tokio::time::sleep(BUSY * 10).await;
+
+    let since = Instant::now();
+    frozen.signal(Signal::SIGSTOP).unwrap();
+    let (lease, status) = takes_over(&site, &next, since).await.unwrap();
+    println!("SIGSTOP: lease after {lease:?}, status after {status:?}");
+    assert!(lease < SILENT, "{lease:?}");
+    frozen.signal(Signal::SIGCONT).unwrap();
+    let ended = frozen.ended(GRACEFUL).await.unwrap();
+    assert!(!ended.success(), "a leader that lost its lease must not look as if it had been asked to end");
+    assert!(!busy.is_finished(), "{:?}", busy.await);
+    busy.abort();
+    assert_eq!(terms(&site), ["operator-a", "operator-b"], "each wrote in one term of its own");
+}
