@@ -195,7 +195,8 @@ impl Scene<'_> {
     /// Asks for the bookings that are missing and records them.
     async fn places(&self, validated: &Validated) -> Result<Found, Error> {
         let mut found = Found::default();
-        let status = self.observed.model.as_ref().and_then(|model| model.status.as_ref());
+        let model = self.observed.model.as_ref().filter(|_| !self.observed.model_goes());
+        let status = model.and_then(|model| model.status.as_ref());
         let ready = status.is_some_and(|s| {
             find(&s.conditions, status::READY).is_some_and(|c| c.status == ConditionStatus::True.name())
         });

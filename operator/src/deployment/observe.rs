@@ -12,9 +12,11 @@ use contract::labels::DEPLOYMENT;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use super::health;
+use super::status::READY;
+use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::cache::Stores;
@@ -48,6 +50,21 @@ pub struct Observed {
     pub progress: BTreeMap<String, Pace>,
     /// What a ready pod measured.
     pub measured: Option<RuntimeStatus>,
+}
+
+impl Observed {
+    /// Whether the model is being removed, so that it is as good as gone. One that is only held by its users still
+    /// serves.
+    #[must_use]
+    pub fn model_goes(&self) -> bool {
+        let Some(model) = self.model.as_ref().filter(|m| m.meta().deletion_timestamp.is_some()) else {
+            return false;
+        };
+        let conditions = model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let serves = find(conditions, READY).is_some_and(|c| c.status == ConditionStatus::True.name());
+        let claim_goes = self.claim.as_ref().is_some_and(|(c, _)| c.meta().deletion_timestamp.is_some());
+        !serves || claim_goes
+    }
 }
 
 /// A read that failed.

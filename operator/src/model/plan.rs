@@ -13,7 +13,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Resource, ResourceExt};
 
-use super::belongings::owns;
+use super::belongings::{claim_is_foreign, owns};
 use super::observe::Observed;
 use super::reason::{Cause, Reason};
 use crate::api::LlmModel;
@@ -74,7 +74,7 @@ pub fn plan(observed: &Observed, settings: &RuntimeArgs) -> Plan {
     let model = &observed.model;
     let unused = observed.users.is_empty();
     if model.meta().deletion_timestamp.is_some() {
-        if !unused {
+        if !unused && !removal_has_begun(observed) {
             return Plan::Keep(Box::new(Keep {
                 inspection: observed.known().cloned(),
                 ..Keep::wait(in_use(observed), Next::OnChange)
@@ -87,6 +87,13 @@ pub fn plan(observed: &Observed, settings: &RuntimeArgs) -> Plan {
         return Plan::Retire;
     }
     Plan::Keep(Box::new(step::keep(observed, settings)))
+}
+
+/// Whether the claim that the model made is going, or gone: then there is nothing left that a user could have, and
+/// who came meanwhile is served by another model of the same name, once this one has made way.
+fn removal_has_begun(observed: &Observed) -> bool {
+    let stays = |claim: &PersistentVolumeClaim| claim.meta().deletion_timestamp.is_none();
+    !claim_is_foreign(&observed.model) && !observed.claim.as_deref().is_some_and(stays)
 }
 
 fn in_use(observed: &Observed) -> Cause {

@@ -61,6 +61,10 @@ fn model_ready(pass: &Pass<'_>) -> Finding {
             None => finding(TYPE, Unknown, Reason::ModelPending, format!("LlmModel {name} is being made")),
         };
     };
+    if pass.observed.model_goes() {
+        let words = format!("LlmModel {name} is being deleted; another takes its place once it is gone");
+        return finding(TYPE, Unknown, Reason::ModelPending, words);
+    }
     let conditions = model.status.iter().flat_map(|status| &status.conditions).cloned().collect::<Vec<_>>();
     match find(&conditions, READY) {
         Some(ready) if ready.status == True.name() => {

@@ -81,6 +81,25 @@ fn a_model_that_cannot_be_had_stalls() {
 }
 
 #[test]
+fn a_model_that_is_being_removed_is_as_good_as_gone_and_one_that_is_held_serves() {
+    let leaving = |ready: &str, reason: &str| {
+        let mut model = model(ready, reason);
+        Arc::make_mut(&mut model).metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        Observed { model: Some(model), ..Observed::default() }
+    };
+    assert_eq!(
+        said(&leaving("False", "Deleting"), None, None)["ModelReady"],
+        pair("Unknown", "ModelPending")
+    );
+    let mut held = leaving("True", "InUse");
+    assert_eq!(said(&held, None, None)["ModelReady"], pair("True", "ModelReady"));
+    let claim = json!({ "metadata": { "name": "w", "deletionTimestamp": "2026-01-01T00:00:00Z" } });
+    held.claim = Some((Arc::new(serde_json::from_value(claim).unwrap()), None));
+    assert_eq!(said(&held, None, None)["ModelReady"], pair("Unknown", "ModelPending"));
+}
+
+#[test]
 fn a_refused_place_gives_the_summary_its_reason() {
     let observed = Observed { model: Some(model("True", "WeightsVerified")), ..Observed::default() };
     let said = said(&observed, Some("r"), Some("n: needs 2 GiB"));

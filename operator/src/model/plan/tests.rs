@@ -246,6 +246,12 @@ fn use_holds_a_model_and_the_end_of_use_ends_it() {
         panic!("removed")
     };
     assert!(jobs.len() == 1 && claim.is_some());
+    // Who comes when the claim is going, or gone, waits for another model.
+    let mut late = edited(true, true, true);
+    late.claim = super::tests::claim("u", ", deletionTimestamp: '2026-01-01T00:00:00Z'");
+    assert!(matches!(plan(&late, &settings(IMAGE)), Plan::Remove { claim: Some(_), .. }));
+    late.claim = None;
+    assert!(matches!(plan(&late, &settings(IMAGE)), Plan::Remove { claim: None, .. }));
     // A claim that somebody else made stays.
     let mut foreign = edited(true, false, false);
     foreign.claim = super::tests::claim("x", "");
