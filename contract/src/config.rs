@@ -52,6 +52,12 @@ pub struct RuntimeConfig {
     pub drain_seconds: u32,
 }
 
+/// What every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -72,8 +78,12 @@ impl RuntimeConfig {
 
     /// Reads what an operator of this or an older version wrote.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_json::from_str(json).map_err(ConfigError::Malformed)?;
-        if config.version > CONFIG_VERSION { Err(ConfigError::Version(config.version)) } else { Ok(config) }
+        // The version first: a newer one may have fields that this one refuses.
+        let Versioned { version } = serde_json::from_str(json).map_err(ConfigError::Malformed)?;
+        if version > CONFIG_VERSION {
+            return Err(ConfigError::Version(version));
+        }
+        serde_json::from_str(json).map_err(ConfigError::Malformed)
     }
 }
 
@@ -94,7 +104,7 @@ mod tests {
             drain_seconds: DEFAULT_DRAIN_SECONDS,
         };
         assert_eq!(RuntimeConfig::from_json(&config.to_json()).unwrap(), config);
-        let newer = config.to_json().replace("\"version\": 1", "\"version\": 2");
+        let newer = config.to_json().replace("\"version\": 1", "\"version\": 2, \"unheard\": true");
         assert!(matches!(RuntimeConfig::from_json(&newer), Err(ConfigError::Version(2))));
         assert!(matches!(RuntimeConfig::from_json("{\"x\":1}"), Err(ConfigError::Malformed(_))));
     }

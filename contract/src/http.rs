@@ -51,6 +51,21 @@ pub enum Phase {
     Draining,
 }
 
+impl Phase {
+    /// As it stands in JSON, metrics and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "Starting",
+            Self::SelfTest => "SelfTest",
+            Self::Loading => "Loading",
+            Self::WarmingUp => "WarmingUp",
+            Self::Ready => "Ready",
+            Self::Draining => "Draining",
+        }
+    }
+}
+
 /// How far loading is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

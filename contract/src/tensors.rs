@@ -24,6 +24,8 @@ pub enum TensorRole {
     FeedForward,
     /// Gain of a normalisation.
     Norm,
+    /// Factors that slow rotary frequencies down.
+    Rope,
     /// Anything that the forward pass does not read.
     Unused,
 }
@@ -39,7 +41,9 @@ impl TensorRole {
             Self::Embedding
         } else if name.starts_with("output.") || has(&["lm_head."]) {
             Self::Output
-        } else if has(&["rope_freqs", "rotary_emb.inv_freq"]) {
+        } else if has(&["rope_freqs."]) {
+            Self::Rope
+        } else if has(&["rotary_emb.inv_freq"]) {
             Self::Unused
         } else if has(&["attn_", "self_attn."]) {
             Self::Attention
@@ -108,11 +112,12 @@ mod tests {
             ("blk.0.ffn_gate.weight", "model.layers.0.mlp.gate_proj.weight", TensorRole::FeedForward),
             ("blk.0.attn_norm.weight", "model.layers.0.input_layernorm.weight", TensorRole::Norm),
             ("output_norm.weight", "model.norm.weight", TensorRole::Norm),
-            ("rope_freqs.weight", "model.layers.0.self_attn.rotary_emb.inv_freq", TensorRole::Unused),
         ];
         for (gguf, hf, role) in pairs {
             assert_eq!((TensorRole::of(gguf), TensorRole::of(hf)), (role, role), "{gguf}");
         }
+        assert_eq!(TensorRole::of("rope_freqs.weight"), TensorRole::Rope);
+        assert_eq!(TensorRole::of("model.layers.0.self_attn.rotary_emb.inv_freq"), TensorRole::Unused);
     }
 
     #[test]

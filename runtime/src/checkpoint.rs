@@ -19,13 +19,8 @@ pub const SAFETENSORS_FILE: &str = "model.safetensors";
 /// Geometry of a safetensors checkpoint.
 pub const CONFIG_FILE: &str = "config.json";
 /// What else of a safetensors checkpoint is read where it is there.
-pub const COMPANIONS: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-];
+pub const COMPANIONS: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 /// Longest JSON or template file that is read: the largest published tokenizers have some 40 MB.
 const MAX_COMPANION_BYTES: u64 = 128 << 20;
 /// First guess of a header's length.

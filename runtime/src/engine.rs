@@ -113,6 +113,10 @@ pub struct EngineHandle {
     limits: EngineLimits,
 }
 
+/// A place among those who wait. Dropping it lets the next one in.
+#[derive(Debug)]
+pub struct Place(OwnedSemaphorePermit);
+
 /// A job on its way to the worker.
 #[derive(Debug)]
 struct Arrival {
@@ -135,14 +139,19 @@ impl EngineHandle {
         *self.load.borrow()
     }
 
+    /// Takes a place among those who wait, before any work is done for the request, or says that there is none.
+    pub fn reserve(&self) -> Result<Place, Refused> {
+        let waiting = self.limits.queue as usize;
+        let place = self.room.clone().try_acquire_owned();
+        place.map(Place).map_err(|_| Refused::QueueFull { waiting })
+    }
+
     /// Hands a job over, or says at once why not.
-    pub fn submit(&self, job: Job) -> Result<mpsc::Receiver<Event>, Refused> {
+    pub fn submit(&self, Place(waits): Place, job: Job) -> Result<mpsc::Receiver<Event>, Refused> {
         let asked = job.prompt.len() as u64 + u64::from(job.max_tokens);
         if asked > u64::from(self.limits.context) {
             return Err(Refused::TooLong { asked, context: self.limits.context });
         }
-        let waiting = self.limits.queue as usize;
-        let waits = self.room.clone().try_acquire_owned().map_err(|_| Refused::QueueFull { waiting })?;
         // Room for every event that can ever come, so that the worker never waits for a slow client.
         let (events, stream) = mpsc::channel(job.max_tokens as usize + 1);
         let arrival = Arrival { job, events, waits };

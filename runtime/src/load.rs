@@ -11,7 +11,7 @@ use contract::bytes::Bytes;
 use contract::device::DeviceClass;
 use contract::exit::{ExitReason, ExitReport};
 use contract::http::Phase;
-use contract::memory::{Capacity, MemoryPlan, STEP_TOKENS, n_blocks};
+use contract::memory::{BLOCK_TOKENS, Capacity, MemoryPlan, STEP_TOKENS, n_blocks};
 use contract::tensors::group;
 use kernels::{Isa, Kernels};
 
@@ -63,7 +63,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     fit.check_allocated(&allocated).map_err(|e| report(e.reason(), &e))?;
 
     progress.enter(Phase::WarmingUp);
-    warm_up(model.as_mut(), &mut cache)?;
+    warm_up(model.as_mut(), &mut cache, capacity.context_length)?;
     let limits = EngineLimits {
         context: capacity.context_length,
         sequences: capacity.concurrency,
@@ -153,22 +153,26 @@ fn map_report(error: &MapError) -> ExitReport {
 
 fn model_report(error: &ModelError) -> ExitReport {
     let reason = match error {
-        ModelError::Setting { .. } | ModelError::Weights(LoadError::Resident { .. }) => {
-            ExitReason::ModelUnsupported
-        }
-        ModelError::Weights(_) => ExitReason::WeightsCorrupt,
+        // A file of numbers that are no numbers, or that is not as its own header says, is broken. Tensors that are
+        // not those of the family may well be right: they are another model's.
+        ModelError::Weights(LoadError::Map(map)) => return map_report(map),
+        ModelError::Weights(LoadError::NotFinite(_) | LoadError::Widen { .. }) => ExitReason::WeightsCorrupt,
+        ModelError::Setting { .. } | ModelError::Weights(_) => ExitReason::ModelUnsupported,
         ModelError::Buffers(_) => ExitReason::DeviceMemoryTaken,
     };
     report(reason, error)
 }
 
-/// One token through the whole model, so that the first request does not pay for first touches.
-fn warm_up(model: &mut dyn Model, cache: &mut Cache) -> Result<(), ExitReport> {
-    let limits = StepLimits { sequences: 1, tokens: 1, groups: cache.spec().groups.len() };
-    let mut scheduler = Scheduler::new(limits, 1);
-    scheduler.add(Sequence::new(SequenceId(0), vec![0], 1));
+/// The largest step that a sequence may take goes through the whole model, so that the first request does not pay for
+/// first touches, and memory that is missing is missed now.
+fn warm_up(model: &mut dyn Model, cache: &mut Cache, context: u32) -> Result<(), ExitReport> {
+    let n_blocks = u32::try_from(cache.n_blocks()).unwrap_or(u32::MAX);
+    let tokens = STEP_TOKENS.min(context).min(n_blocks.saturating_mul(BLOCK_TOKENS));
+    let limits = StepLimits { sequences: 1, tokens, groups: cache.spec().groups.len() };
+    let mut scheduler = Scheduler::new(limits, n_blocks);
+    scheduler.add(Sequence::new(SequenceId(0), vec![0; tokens as usize], 1));
     scheduler.admit();
-    let step = scheduler.plan().expect("a sequence of one token was just admitted");
+    let step = scheduler.plan().expect("a sequence that fits into the cache was just admitted");
     model.forward(&step.input, cache).map(|_| ()).map_err(|error| {
         let message = format!("the model cannot be run: {}", chain(&error));
         ExitReport { reason: ExitReason::Internal, message }

@@ -10,6 +10,9 @@ use tracing_subscriber::EnvFilter;
 /// The thread pools of libraries: ours is the only one that computes, and theirs ignore the cgroup.
 const LIBRARY_THREADS: [&str; 2] = ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"];
 
+/// Threads for work that takes long, such as encoding prompts and hashing files: it waits for its turn.
+const BLOCKING_THREADS: usize = 2;
+
 /// Serves language models, and brings their weights to where they are served.
 #[derive(Parser)]
 #[command(version)]
@@ -58,7 +61,8 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<(), ExitReport> {
     // One worker: the kernels' own threads do the work, and this one only moves bytes.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).max_blocking_threads(BLOCKING_THREADS).enable_all().build();
     let runtime = runtime.map_err(|e| exit::report(ExitReason::Internal, &e))?;
     let result = runtime.block_on(async {
         match command {

@@ -32,6 +32,11 @@ const EXPOSED: [Metric; 12] = [
 ];
 /// There is one engine a process; vLLM counts them.
 const ENGINE: &str = "0";
+/// How requests end, in vLLM's words.
+const STOP: &str = "stop";
+const LENGTH: &str = "length";
+const ABORT: &str = "abort";
+const ERROR: &str = "error";
 
 /// All series of one served model.
 #[derive(Debug)]
@@ -62,6 +67,12 @@ impl Metrics {
         // A counter that has never counted is zero, not absent.
         for metric in [Metric::PromptTokens, Metric::GenerationTokens] {
             metrics.count(metric, 0);
+        }
+        for outcome in [STOP, LENGTH, ABORT, ERROR] {
+            metrics.finished(outcome, 0);
+        }
+        for histogram in metrics.histograms.values() {
+            let _empty = histogram.with_label_values(&[model, ENGINE]);
         }
         metrics.load(Load::default());
         metrics
@@ -122,8 +133,12 @@ impl Metrics {
     /// How long the phases of loading took.
     pub fn phases(&self, seconds: &[(Phase, f64)]) {
         for (phase, seconds) in seconds {
-            self.set(Metric::LoadSeconds, &[&format!("{phase:?}")], *seconds);
+            self.set(Metric::LoadSeconds, &[phase.name()], *seconds);
         }
+    }
+
+    fn finished(&self, outcome: &str, n: u64) {
+        self.counters[&Metric::RequestSuccess].with_label_values(&[&self.model, ENGINE, outcome]).inc_by(n);
     }
 
     fn count(&self, metric: Metric, n: u64) {
@@ -154,7 +169,7 @@ impl RequestGuard {
     /// A request that arrived then with a prompt of so many tokens.
     pub fn new(metrics: Arc<Metrics>, arrived: Instant, n_prompt: usize) -> Self {
         // Whoever drops the guard without a word has gone away.
-        Self { metrics, arrived, last_token: None, n_prompt: n_prompt as u64, outcome: "abort" }
+        Self { metrics, arrived, last_token: None, n_prompt: n_prompt as u64, outcome: ABORT }
     }
 
     /// A token came.
@@ -174,14 +189,14 @@ impl RequestGuard {
     /// The answer is complete.
     pub fn finished(&mut self, reason: FinishReason) {
         self.outcome = match reason {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
+            FinishReason::Stop => STOP,
+            FinishReason::Length => LENGTH,
         };
     }
 
     /// The engine failed.
     pub fn failed(&mut self) {
-        self.outcome = "error";
+        self.outcome = ERROR;
     }
 }
 
@@ -189,8 +204,7 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let metrics = &self.metrics;
         metrics.observe(Metric::RequestLatency, self.arrived);
-        let labels = [metrics.model.as_str(), ENGINE, self.outcome];
-        metrics.counters[&Metric::RequestSuccess].with_label_values(&labels).inc();
+        metrics.finished(self.outcome, 1);
     }
 }
 
@@ -201,6 +215,12 @@ mod tests {
     #[test]
     fn what_happens_to_a_request_is_counted_however_it_ends() {
         let metrics = Arc::new(Metrics::new("m"));
+        for line in [
+            "vllm:request_success_total{engine=\"0\",finished_reason=\"error\",model_name=\"m\"} 0",
+            "vllm:time_to_first_token_seconds_count{engine=\"0\",model_name=\"m\"} 0",
+        ] {
+            assert!(metrics.text().lines().any(|l| l == line), "{line} before the first request");
+        }
         let mut guard = RequestGuard::new(metrics.clone(), Instant::now(), 5);
         guard.token();
         guard.token();

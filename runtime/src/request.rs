@@ -47,6 +47,26 @@ pub enum Prompt {
     Text(String),
 }
 
+impl Prompt {
+    /// Bytes of all its texts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+            Self::Text(text) => text.len(),
+        }
+    }
+
+    /// The field that it came in.
+    #[must_use]
+    pub const fn param(&self) -> &'static str {
+        match self {
+            Self::Chat(_) => "messages",
+            Self::Text(_) => "prompt",
+        }
+    }
+}
+
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -109,6 +129,10 @@ pub fn chat(body: &[u8], served: &str) -> Result<ValidRequest, Invalid> {
     let messages = messages::messages(&mut fields)?;
     let most = fields.count("max_completion_tokens")?;
     let max_tokens = fields.count("max_tokens")?;
+    if most.is_some() && max_tokens.is_some() && most != max_tokens {
+        let message = "max_tokens is the older name of max_completion_tokens, and they say different things";
+        return Err(Invalid::new(InvalidKind::Value, "max_tokens", message));
+    }
     common(fields, Prompt::Chat(messages), most.or(max_tokens))
 }
 
@@ -181,16 +205,16 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, Invalid> {
 fn delivery(fields: &mut Fields) -> Result<Delivery, Invalid> {
     let stream = fields.flag("stream")?.unwrap_or(false);
     let options = fields.take("stream_options");
-    let usage = match &options {
+    let usage = match options {
         None => false,
-        Some(Json::Object(options)) if stream => match options.get("include_usage") {
-            None | Some(Json::Null) => false,
-            Some(Json::Bool(usage)) => *usage,
-            Some(_) => {
-                let message = "stream_options.include_usage must be true or false";
-                return Err(Invalid::new(InvalidKind::Value, "stream_options.include_usage", message));
+        Some(Json::Object(options)) if stream => {
+            let mut options = Fields::of("stream_options.", options);
+            let usage = options.flag("include_usage")?.unwrap_or(false);
+            for ignored in options.finish()? {
+                fields.ignore(&ignored);
             }
-        },
+            usage
+        }
         Some(_) => {
             let message = "stream_options must be an object, and only goes with \"stream\": true";
             return Err(Invalid::new(InvalidKind::Value, "stream_options", message));

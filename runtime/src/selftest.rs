@@ -17,6 +17,9 @@ use tiny::Tiny;
 /// Logits of the self-test's rows, one row a line.
 const GOLDEN: &str = include_str!("selftest/golden.txt");
 
+/// The caches that are tested, in the order of the golden's rows.
+const CACHES: [KvDType; 2] = [KvDType::F32, KvDType::F16];
+
 /// How far a logit may be off. Kernels of one set agree to the bit; another set's different rounding may move a
 /// quantized activation by one step, which changes logits by a few thousandths. A wrong kernel changes them by tenths.
 const TOLERANCE: f32 = 0.01;
@@ -59,7 +62,10 @@ pub enum SelfTestError {
 /// # Errors
 /// Where the device cannot run it, or gives other numbers.
 pub fn run(kernels: &Arc<Kernels>) -> Result<(), SelfTestError> {
-    let found = logits(kernels)?;
+    let mut found = Vec::new();
+    for kv_dtype in CACHES {
+        found.extend(logits(kernels, kv_dtype)?);
+    }
     let expected: Vec<f32> =
         GOLDEN.split_ascii_whitespace().map(|word| word.parse().unwrap_or(f32::NAN)).collect();
     if found.len() != expected.len() {
@@ -77,12 +83,12 @@ pub fn run(kernels: &Arc<Kernels>) -> Result<(), SelfTestError> {
 
 /// Three sequences of different lengths at once, in two steps: one starts and goes on, one is cut within a block, one
 /// fills a block and goes on in the next. Their blocks lie scattered.
-fn logits(kernels: &Arc<Kernels>) -> Result<Vec<f32>, SelfTestError> {
+fn logits(kernels: &Arc<Kernels>, kv_dtype: KvDType) -> Result<Vec<f32>, SelfTestError> {
     let tiny = Tiny::new();
-    let mut model = tiny.load(kernels)?;
+    let mut model = tiny.load(kernels)?.model;
     let spec = model.cache_spec();
-    let mut cache = Cache::new(spec, KvDType::F32, tiny::CACHE_BLOCKS).map_err(ForwardError::from)?;
-    let [short, cut, long] = [tiny.tokens(4), tiny.tokens(40), tiny.tokens(33)];
+    let mut cache = Cache::new(spec, kv_dtype, tiny::CACHE_BLOCKS).map_err(ForwardError::from)?;
+    let [short, cut, long] = [tiny.tokens(4), tiny.tokens(41), tiny.tokens(33)];
     let part =
         |tokens, first_position, table, wants_logits| Part { tokens, first_position, table, wants_logits };
     let mut all = step(

@@ -27,6 +27,8 @@ pub struct Tokens {
     prefix: Vec<u32>,
     template: Option<Template>,
     ends: Arc<BTreeSet<u32>>,
+    /// Bytes of the longest token's text, as the vocabulary spells it.
+    longest: usize,
 }
 
 /// A checkpoint without a usable tokenizer.
@@ -129,16 +131,18 @@ impl Tokens {
         ends.extend(checkpoint.config.iter().flat_map(|c| ids(&c["eos_token_id"])));
         ends.extend(special("eos_token").and_then(|t| tokenizer.token_to_id(&t)));
         // The tokenizer's own post-processor writes what goes before plain text.
-        Ok(Self { tokenizer, prefix: Vec::new(), template, ends: Arc::new(ends) })
+        Ok(Self { tokenizer, prefix: Vec::new(), template, ends: Arc::new(ends), longest: 0 })
     }
 
     fn checked(self, vocab: u32) -> Result<Self, TokensError> {
         // Only what encoding can yield matters; a model may well have more rows than its tokenizer has tokens.
-        match self.tokenizer.get_vocab(true).into_values().max() {
+        let known = self.tokenizer.get_vocab(true);
+        let longest = known.keys().map(String::len).max().unwrap_or(0);
+        match known.into_values().max() {
             Some(token) if token >= vocab => Err(TokensError::Vocabulary { token, vocab }),
             None => Err(TokensError::Missing("vocabulary")),
             Some(_) if !self.ends.iter().any(|end| *end < vocab) => Err(TokensError::NoEnd),
-            Some(_) => Ok(self),
+            Some(_) => Ok(Self { longest, ..self }),
         }
     }
 
@@ -152,6 +156,12 @@ impl Tokens {
     #[must_use]
     pub fn is_end(&self, token: u32) -> bool {
         self.ends.contains(&token)
+    }
+
+    /// Most bytes of a text that may have no more than so many tokens.
+    #[must_use]
+    pub const fn most_bytes(&self, tokens: u32) -> usize {
+        self.longest.saturating_mul(tokens as usize)
     }
 
     /// The prompt of a conversation whose next turn is the assistant's.

@@ -17,6 +17,8 @@ const MAX_KEY_BYTES: u64 = 1 << 16;
 const MAX_STRING_BYTES: u64 = 1 << 24;
 const MAX_ARRAY: u64 = 1 << 24;
 const MAX_DIMENSIONS: u64 = 4;
+/// Most bytes that all metadata may take once decoded; the largest published vocabularies take some 40 MB.
+const MAX_DECODED: u64 = 96 << 20;
 
 /// Key-value metadata in key order.
 pub type Metadata = BTreeMap<String, Value>;
@@ -104,15 +106,41 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, HeaderError> {
 
 fn metadata(reader: &mut Reader<'_>, n_keys: u64) -> Result<Metadata, HeaderError> {
     let mut metadata = Metadata::new();
+    let mut decoded = 0;
     for _ in 0..n_keys {
         let key = reader.string("a metadata key", MAX_KEY_BYTES)?;
         let kind = reader.u32()?;
-        let value = value(reader, kind, &key)?;
+        let value = value(reader, kind, &key, MAX_DECODED - decoded)?;
+        decoded += decoded_bytes(&value) + key.len() as u64;
+        within(decoded)?;
         if metadata.insert(key.clone(), value).is_some() {
             return Err(HeaderError::Duplicate(key));
         }
     }
     Ok(metadata)
+}
+
+/// Bytes that a value takes in memory.
+fn decoded_bytes(value: &Value) -> u64 {
+    let items = |n: usize, each: usize| (n as u64).saturating_mul(each as u64);
+    match value {
+        Value::Int(_) | Value::Float(_) | Value::Bool(_) => 0,
+        Value::String(text) => text.len() as u64,
+        Value::Ints(list) => items(list.len(), size_of::<i64>()),
+        Value::Floats(list) => items(list.len(), size_of::<f64>()),
+        Value::Bools(list) => items(list.len(), size_of::<bool>()),
+        Value::Strings(list) => {
+            items(list.len(), size_of::<String>()) + list.iter().map(|text| text.len() as u64).sum::<u64>()
+        }
+    }
+}
+
+fn within(decoded: u64) -> Result<(), HeaderError> {
+    let what = "the size of the decoded metadata";
+    if decoded > MAX_DECODED {
+        return Err(HeaderError::Limit { what, value: decoded, limit: MAX_DECODED });
+    }
+    Ok(())
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64, HeaderError> {
@@ -174,10 +202,11 @@ impl Entry {
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
-fn value(reader: &mut Reader<'_>, kind: u32, key: &str) -> Result<Value, HeaderError> {
+/// `room` bytes are left of what all metadata may take once decoded.
+fn value(reader: &mut Reader<'_>, kind: u32, key: &str, room: u64) -> Result<Value, HeaderError> {
     match kind {
         STRING => Ok(Value::String(reader.string("a metadata string", MAX_STRING_BYTES)?)),
-        ARRAY => array(reader, key),
+        ARRAY => array(reader, key, room),
         _ => Ok(match scalar(reader, kind, key)? {
             Scalar::Int(v) => Value::Int(v),
             Scalar::Float(v) => Value::Float(v),
@@ -210,10 +239,11 @@ fn scalar(reader: &mut Reader<'_>, kind: u32, key: &str) -> Result<Scalar, Heade
     })
 }
 
-fn array(reader: &mut Reader<'_>, key: &str) -> Result<Value, HeaderError> {
+fn array(reader: &mut Reader<'_>, key: &str, room: u64) -> Result<Value, HeaderError> {
     let kind = reader.u32()?;
-    let least = if kind == STRING { 8 } else { 1 };
+    let (least, decoded) = if kind == STRING { (8, size_of::<String>()) } else { (1, size_of::<i64>()) };
     let count = reader.count("an array's length", MAX_ARRAY, least)?;
+    within((MAX_DECODED - room).saturating_add(count.saturating_mul(decoded as u64)))?;
     if kind == STRING {
         let mut items = Vec::new();
         for _ in 0..count {

@@ -177,6 +177,8 @@ impl Kernels {
         assert!(heads.supported(), "the model checked its heads when it was loaded");
         assert_eq!(qkv.len(), n_tokens * heads.qkv_width(), "a row for each token");
         assert_eq!(y.len(), n_tokens * heads.heads * heads.head_dim, "a row for each token");
+        // Each task writes its own tile's rows, and no two may be the same.
+        assert!(attention.tiles.is_sorted_by(|a, b| a.last <= b.first), "tiles do not overlap");
         let out = Shared::new(y);
         let n_tasks = attention.tiles.len() * heads.kv_heads;
         let run = |task: usize| {

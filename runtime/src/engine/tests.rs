@@ -30,14 +30,18 @@ async fn idle(handle: &EngineHandle) -> Load {
     *load.wait_for(|l| l.running + l.waiting == 0 && l.blocks_used == 0).await.unwrap()
 }
 
+fn submit(engine: &EngineHandle, job: Job) -> Result<mpsc::Receiver<Event>, Refused> {
+    engine.submit(engine.reserve()?, job)
+}
+
 #[tokio::test]
 async fn answers_end_at_the_end_token_or_at_their_length() {
     let engine = start(Rule::Successor, 8, 2, 4);
     let x = token("x");
-    let stopped = collect(engine.submit(job(&[x], 9)).unwrap()).await;
+    let stopped = collect(submit(&engine, job(&[x], 9)).unwrap()).await;
     let tokens = [x + 1, x + 2, x + 3].map(Event::Token);
     assert_eq!(stopped, [&tokens[..], &[Event::Finished(FinishReason::Stop)]].concat());
-    let cut = collect(engine.submit(job(&[x], 1)).unwrap()).await;
+    let cut = collect(submit(&engine, job(&[x], 1)).unwrap()).await;
     assert_eq!(cut, [Event::Token(x + 1), Event::Finished(FinishReason::Length)]);
 }
 
@@ -47,10 +51,10 @@ async fn alone_or_in_a_storm_the_answer_is_the_same() {
     let mut alone = Vec::new();
     for n in 0..24 {
         let engine = start(Rule::Hash, 16, 1, 1);
-        alone.push(collect(engine.submit(job(&prompt(n), 1 + n % 50)).unwrap()).await);
+        alone.push(collect(submit(&engine, job(&prompt(n), 1 + n % 50)).unwrap()).await);
     }
     let engine = start(Rule::Hash, 16, 5, 24);
-    let streams: Vec<_> = (0..24).map(|n| engine.submit(job(&prompt(n), 1 + n % 50)).unwrap()).collect();
+    let streams: Vec<_> = (0..24).map(|n| submit(&engine, job(&prompt(n), 1 + n % 50)).unwrap()).collect();
     for (n, stream) in streams.into_iter().enumerate() {
         assert_eq!(collect(stream).await, alone[n], "request {n}");
     }
@@ -60,9 +64,9 @@ async fn alone_or_in_a_storm_the_answer_is_the_same() {
 #[tokio::test]
 async fn whoever_goes_away_frees_their_place() {
     let engine = start(Rule::Hash, 8, 1, 2);
-    let mut running = engine.submit(job(&[1], 200)).unwrap();
+    let mut running = submit(&engine, job(&[1], 200)).unwrap();
     assert!(matches!(running.recv().await, Some(Event::Token(_))));
-    let waiting = engine.submit(job(&[2], 2)).unwrap();
+    let waiting = submit(&engine, job(&[2], 2)).unwrap();
     drop(running);
     assert_eq!(collect(waiting).await.len(), 3);
     idle(&engine).await;
@@ -73,10 +77,12 @@ async fn the_queue_has_an_end() {
     // No thread serves this engine, so everybody waits.
     let (model, cache) = toy(Rule::Hash, 8);
     let (worker, engine) = Worker::new(model, cache, limits(256, 1, 2));
-    let (_first, _second) = (engine.submit(job(&[1], 2)).unwrap(), engine.submit(job(&[1], 2)).unwrap());
-    assert_eq!(engine.submit(job(&[1], 2)).unwrap_err(), Refused::QueueFull { waiting: 2 });
     let asked = Refused::TooLong { asked: 257, context: 256 };
-    assert_eq!(engine.submit(job(&[1], 256)).unwrap_err(), asked);
+    assert_eq!(submit(&engine, job(&[1], 256)).unwrap_err(), asked);
+    // Who is refused leaves no place taken, and neither does who goes before there is a job.
+    drop(engine.reserve().unwrap());
+    let (_first, _second) = (submit(&engine, job(&[1], 2)).unwrap(), submit(&engine, job(&[1], 2)).unwrap());
+    assert_eq!(submit(&engine, job(&[1], 2)).unwrap_err(), Refused::QueueFull { waiting: 2 });
     drop(worker);
     drop((_first, _second));
 }
@@ -84,8 +90,8 @@ async fn the_queue_has_an_end() {
 #[tokio::test]
 async fn a_failing_step_ends_those_in_it_and_nobody_else() {
     let engine = start(Rule::Hash, 16, 1, 4);
-    let poisoned = engine.submit(job(&[token(POISON)], 5)).unwrap();
-    let healthy = engine.submit(job(&[1], 5)).unwrap();
+    let poisoned = submit(&engine, job(&[token(POISON)], 5)).unwrap();
+    let healthy = submit(&engine, job(&[1], 5)).unwrap();
     assert!(matches!(collect(poisoned).await.as_slice(), [Event::Failed(why)] if why.contains("poison")));
     assert_eq!(collect(healthy).await.len(), 6);
 }
@@ -93,8 +99,8 @@ async fn a_failing_step_ends_those_in_it_and_nobody_else() {
 #[tokio::test]
 async fn a_slow_reader_holds_nobody_up_and_loses_nothing() {
     let engine = start(Rule::Hash, 16, 2, 4);
-    let slow = engine.submit(job(&[1], 100)).unwrap();
-    assert_eq!(collect(engine.submit(job(&[2], 100)).unwrap()).await.len(), 101);
+    let slow = submit(&engine, job(&[1], 100)).unwrap();
+    assert_eq!(collect(submit(&engine, job(&[2], 100)).unwrap()).await.len(), 101);
     idle(&engine).await;
     assert_eq!(tokio::time::timeout(Duration::from_secs(5), collect(slow)).await.unwrap().len(), 101);
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::error::ApiError;
 use super::{App, InFlight};
 use crate::engine::sampler::Sampling;
-use crate::engine::{Event, FinishReason, Job};
+use crate::engine::{Event, FinishReason, Job, Place};
 use crate::metrics::RequestGuard;
 use crate::request::{Invalid, InvalidKind, Prompt, ValidRequest};
 use crate::tokens::Tokens;
@@ -52,13 +52,19 @@ enum State {
 
 impl Generation {
     /// Encodes the prompt and hands the request to the engine.
-    pub(super) async fn start(app: &Arc<App>, request: ValidRequest) -> Result<Self, ApiError> {
+    pub(super) async fn start(app: &Arc<App>, place: Place, request: ValidRequest) -> Result<Self, ApiError> {
         let arrived = Instant::now();
         let in_flight = InFlight::new(app);
         let serving = app.serving()?;
         let ValidRequest { prompt, max_tokens, sampling, stop, .. } = request;
+        let context = serving.engine.context();
+        let prompt_param = prompt.param();
+        if prompt.bytes() > serving.tokens.most_bytes(context) {
+            let message = format!("the prompt of {} bytes is longer than the context", prompt.bytes());
+            return Err(Invalid::new(InvalidKind::ContextLength, prompt_param, message).into());
+        }
         let prompt = encode(serving.tokens.clone(), prompt).await?;
-        let max_tokens = room(prompt.len(), max_tokens, serving.engine.context())?;
+        let max_tokens = room(prompt_param, prompt.len(), max_tokens, context)?;
         let sampling = Sampling {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
@@ -66,7 +72,7 @@ impl Generation {
         };
         let usage = Usage { prompt: prompt.len(), completion: 0 };
         let ends = serving.tokens.ends();
-        let events = serving.engine.submit(Job { prompt, max_tokens, ends, sampling })?;
+        let events = serving.engine.submit(place, Job { prompt, max_tokens, ends, sampling })?;
         Ok(Self {
             tokens: serving.tokens.clone(),
             events,
@@ -148,13 +154,18 @@ async fn encode(tokens: Arc<Tokens>, prompt: Prompt) -> Result<Vec<u32>, ApiErro
 }
 
 /// Tokens that the answer may have.
-fn room(n_prompt: usize, asked: Option<u32>, context: u32) -> Result<u32, Invalid> {
+fn room(
+    prompt_param: &'static str,
+    n_prompt: usize,
+    asked: Option<u32>,
+    context: u32,
+) -> Result<u32, Invalid> {
     let too_long = |param, message| Err(Invalid::new(InvalidKind::ContextLength, param, message));
     let rest = u32::try_from(n_prompt).ok().and_then(|n| context.checked_sub(n)).filter(|rest| *rest > 0);
     match (rest, asked) {
         (None, _) => {
             let message = format!("the prompt has {n_prompt} tokens, and the context only {context}");
-            too_long("messages", message)
+            too_long(prompt_param, message)
         }
         (Some(rest), Some(asked)) if asked > rest => {
             let message = format!(

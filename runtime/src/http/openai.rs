@@ -16,7 +16,7 @@ use super::body::{Header, Shape};
 use super::error::ApiError;
 use super::generation::{Generation, Part};
 use super::{App, sse};
-use crate::engine::FinishReason;
+use crate::engine::{FinishReason, Place};
 use crate::request::{self, Delivery, MAX_BODY, ValidRequest};
 
 /// Longest time that a body may take to arrive.
@@ -36,16 +36,16 @@ pub(super) async fn models(State(app): State<Arc<App>>) -> Result<Json<Value>, A
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    app.serving()?;
+    let place = app.serving()?.engine.reserve()?;
     let request = request::chat(&read(body).await?, &app.served_name)?;
-    answer(&app, request, Shape::Chat).await
+    answer(&app, place, request, Shape::Chat).await
 }
 
 /// `POST /v1/completions`.
 pub(super) async fn completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    app.serving()?;
+    let place = app.serving()?.engine.reserve()?;
     let request = request::completion(&read(body).await?, &app.served_name)?;
-    answer(&app, request, Shape::Completion).await
+    answer(&app, place, request, Shape::Completion).await
 }
 
 async fn read(body: Body) -> Result<axum::body::Bytes, ApiError> {
@@ -60,10 +60,15 @@ async fn read(body: Body) -> Result<axum::body::Bytes, ApiError> {
     })
 }
 
-async fn answer(app: &Arc<App>, request: ValidRequest, shape: Shape) -> Result<Response, ApiError> {
+async fn answer(
+    app: &Arc<App>,
+    place: Place,
+    request: ValidRequest,
+    shape: Shape,
+) -> Result<Response, ApiError> {
     let ignored = request.ignored.join(", ");
     let delivery = request.delivery;
-    let generation = Generation::start(app, request).await?;
+    let generation = Generation::start(app, place, request).await?;
     let header = Header::new(app, shape);
     let mut response = match delivery {
         Delivery::Whole => whole(generation, &header).await?.into_response(),

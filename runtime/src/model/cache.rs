@@ -3,8 +3,11 @@
 //! Which block belongs to whom is the engine's business; here are only the numbers.
 
 use candle_core::{DType, Device, Tensor};
+use contract::memory::BLOCK_TOKENS;
 use contract::{Bytes, KvDType};
 use kernels::CACHE_BLOCK;
+
+const _: () = assert!(CACHE_BLOCK == BLOCK_TOKENS as usize, "the plan's blocks are the kernels'");
 
 /// What a model keeps of the past.
 #[derive(Clone, Debug, PartialEq, Eq)]

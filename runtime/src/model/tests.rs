@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
+use contract::device::DeviceClass;
 use contract::header::TensorInfo;
 use contract::header::gguf::Value;
+use contract::tensors::{group, resident_bytes};
 use contract::{DType, KvDType};
 use kernels::{Isa, Kernels};
 
@@ -17,7 +19,7 @@ struct Machine {
 
 impl Machine {
     fn new(kernels: &Arc<Kernels>, kv_dtype: KvDType) -> Self {
-        let model = Tiny::new().load(kernels).unwrap();
+        let model = Tiny::new().load(kernels).unwrap().model;
         let cache = Cache::new(model.cache_spec(), kv_dtype, CACHE_BLOCKS).unwrap();
         Self { model, cache }
     }
@@ -118,6 +120,31 @@ fn steps_that_contradict_themselves_are_refused() {
     assert!(matches!(refusal(&|s| s.groups.clear()), StepError::Length { .. }));
     assert!(matches!(refusal(&|s| s.logits_at = vec![0; 9]), StepError::TooMany { .. }));
     assert!(matches!(StepInput::of(&[part(&text, 0, &[0])]), Err(StepError::ShortTable(0))));
+}
+
+/// Llama 3.1's GGUF files have them. They are planned like all weights, or the model would be past its plan.
+#[test]
+fn rope_factors_are_planned_and_used() {
+    let with_factors = |factor: f32| {
+        let mut tiny = Tiny::new();
+        let start = tiny.bytes.len() as u64;
+        let n_factors = tiny.geometry.layers[0].head_dim / 2;
+        tiny.bytes.extend((0..n_factors).flat_map(|_| factor.to_le_bytes()));
+        let (name, shape) = ("rope_freqs.weight".to_owned(), vec![n_factors.into()]);
+        let range = start..tiny.bytes.len() as u64;
+        tiny.header.tensors.push(TensorInfo { name, dtype: DType::F32, shape, range });
+        tiny
+    };
+    let text = Tiny::new().tokens(40);
+    let logits = |tiny: &Tiny| {
+        let loaded = tiny.load(&kernels()).unwrap();
+        assert_eq!(loaded.weights, resident_bytes(&group(&tiny.header.tensors), DeviceClass::Cpu).unwrap());
+        let cache = Cache::new(loaded.model.cache_spec(), KvDType::F32, CACHE_BLOCKS).unwrap();
+        Machine { model: loaded.model, cache }.step(&[part(&text, 0, &[0, 1])])
+    };
+    let plain = logits(&Tiny::new());
+    assert_eq!(logits(&with_factors(1.0)), plain);
+    assert_ne!(logits(&with_factors(8.0)), plain);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Typed access to the fields of a JSON object, with sentences for what is wrong. Pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json};
 
 use super::{Invalid, InvalidKind};
 
 /// Fields that change nothing of the answer.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 9] = [
     "user",
     "metadata",
     "store",
@@ -14,24 +16,32 @@ const HARMLESS: [&str; 8] = [
     "prompt_cache_key",
     "prompt_cache_retention",
     "safety_identifier",
+    "include_obfuscation",
 ];
 /// Bytes of a client's value that a message repeats.
 const SHOWN: usize = 64;
 
 /// What of the body has not been read yet.
 pub(super) struct Fields {
+    /// What goes before the names of fields: the path of the object that they are in.
+    prefix: &'static str,
     map: Map<String, Json>,
-    ignored: Vec<String>,
+    ignored: BTreeSet<String>,
 }
 
 impl Fields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Invalid> {
         let wrong = |message: String| Invalid { kind: InvalidKind::Value, message, param: None };
         match serde_json::from_slice(body) {
-            Ok(Json::Object(map)) => Ok(Self { map, ignored: Vec::new() }),
+            Ok(Json::Object(map)) => Ok(Self::of("", map)),
             Ok(_) => Err(wrong("the body must be a JSON object".into())),
             Err(error) => Err(wrong(format!("the body is not valid JSON: {error}"))),
         }
+    }
+
+    /// The fields of an object within the body; `prefix` is its path, with a dot at the end.
+    pub(super) fn of(prefix: &'static str, map: Map<String, Json>) -> Self {
+        Self { prefix, map, ignored: BTreeSet::new() }
     }
 
     /// Removes a field; `null` means the same as leaving it out.
@@ -43,7 +53,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Json::String(text)) => Ok(Some(text)),
-            Some(other) => Err(wrong(name, &other, "a text")),
+            Some(other) => Err(self.wrong(name, &other, "a text")),
         }
     }
 
@@ -51,7 +61,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Json::Bool(flag)) => Ok(Some(flag)),
-            Some(other) => Err(wrong(name, &other, "true or false")),
+            Some(other) => Err(self.wrong(name, &other, "true or false")),
         }
     }
 
@@ -60,7 +70,7 @@ impl Fields {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_f64().filter(|n| (least..=most).contains(n)) {
             Some(n) => Ok(Some(n as f32)),
-            None => Err(wrong(name, &value, &format!("a number from {least} to {most}"))),
+            None => Err(self.wrong(name, &value, &format!("a number from {least} to {most}"))),
         }
     }
 
@@ -69,7 +79,7 @@ impl Fields {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= 1) {
             Some(n) => Ok(Some(n)),
-            None => Err(wrong(name, &value, &format!("a whole number from 1 to {}", u32::MAX))),
+            None => Err(self.wrong(name, &value, &format!("a whole number from 1 to {}", u32::MAX))),
         }
     }
 
@@ -78,34 +88,35 @@ impl Fields {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned)) {
             Some(n) => Ok(Some(n)),
-            None => Err(wrong(name, &value, "a whole number of 64 bits")),
+            None => Err(self.wrong(name, &value, "a whole number of 64 bits")),
         }
     }
 
     /// Remembers that something was ignored.
-    pub(super) fn ignore(&mut self, name: String) {
-        self.ignored.push(name);
+    pub(super) fn ignore(&mut self, name: &str) {
+        self.ignored.insert(name.to_owned());
     }
 
     /// Names what was ignored; anything else that is left is refused.
     pub(super) fn finish(mut self) -> Result<Vec<String>, Invalid> {
         for (name, value) in self.map {
             if HARMLESS.contains(&name.as_str()) {
-                self.ignored.push(name);
+                self.ignored.insert(format!("{}{name}", self.prefix));
             } else if !value.is_null() {
                 let name = short(&Json::String(name));
-                let name = name.trim_matches('"');
+                let name = format!("{}{}", self.prefix, name.trim_matches('"'));
                 let message = format!("the field {name:?} is not supported");
-                return Err(Invalid::new(InvalidKind::Unsupported, name, message));
+                return Err(Invalid::new(InvalidKind::Unsupported, &name, message));
             }
         }
-        self.ignored.sort();
-        Ok(self.ignored)
+        Ok(self.ignored.into_iter().collect())
     }
-}
 
-pub(super) fn wrong(name: &str, value: &Json, expected: &str) -> Invalid {
-    Invalid::new(InvalidKind::Value, name, format!("{name} must be {expected}, not {}", short(value)))
+    fn wrong(&self, name: &str, value: &Json, expected: &str) -> Invalid {
+        let name = format!("{}{name}", self.prefix);
+        let message = format!("{name} must be {expected}, not {}", short(value));
+        Invalid::new(InvalidKind::Value, &name, message)
+    }
 }
 
 /// A client's value as a message may repeat it.

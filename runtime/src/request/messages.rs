@@ -52,6 +52,13 @@ fn content(param: &str, value: Option<Json>) -> Result<String, Invalid> {
     };
     let mut text = String::new();
     for part in parts {
+        let others =
+            |map: &Map<String, Json>| map.keys().find(|key| *key != "type" && *key != "text").cloned();
+        if let Some(key) = part.as_object().and_then(others) {
+            let param = format!("{param}[].{}", short(&Json::String(key)).trim_matches('"'));
+            let message = format!("{param} is not supported");
+            return Err(Invalid::new(InvalidKind::Unsupported, &param, message));
+        }
         match (part["type"].as_str(), part["text"].as_str()) {
             (Some("text"), Some(part)) => text.push_str(part),
             (Some("text") | None, _) => return Err(wrong()),
@@ -71,7 +78,8 @@ fn rest(fields: &mut Fields, at: usize, map: Map<String, Json>) -> Result<(), In
         let name = short(&Json::String(name));
         let param = format!("messages[{at}].{}", name.trim_matches('"'));
         if name == "\"name\"" {
-            fields.ignore(param);
+            // Once for all messages: what was ignored goes into a header.
+            fields.ignore("messages[].name");
         } else if !empty {
             let message = format!("{param} is not supported");
             return Err(Invalid::new(InvalidKind::Unsupported, &param, message));

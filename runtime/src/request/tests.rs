@@ -26,7 +26,7 @@ fn defaults_are_those_of_the_api() {
 #[test]
 fn every_field_reaches_its_place() {
     let request = chat_with(json!({
-        "temperature": 0, "top_p": 0.5, "seed": -1, "max_completion_tokens": 7, "max_tokens": 9,
+        "temperature": 0, "top_p": 0.5, "seed": -1, "max_completion_tokens": 7, "max_tokens": 7,
         "stop": ["a", "b"], "stream": true, "stream_options": {"include_usage": true}, "user": "x", "n": 1.0,
         "presence_penalty": 0, "tools": [], "logit_bias": {}, "response_format": {"type": "text"}, "logprobs": null
     }))
@@ -47,7 +47,7 @@ fn content_may_come_in_parts() {
     .unwrap();
     let Prompt::Chat(messages) = request.prompt else { panic!("a chat") };
     assert_eq!((messages[0].content.as_str(), messages[1].role.as_str()), ("ab", "assistant"));
-    assert_eq!(request.ignored, ["messages[0].name"]);
+    assert_eq!(request.ignored, ["messages[].name"]);
 }
 
 #[test]
@@ -67,6 +67,7 @@ fn values_out_of_bounds_are_named() {
         (json!({"stream": 1}), "stream"),
         (json!({"stream_options": {}}), "stream_options"),
         (json!({"stream": true, "stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
+        (json!({"max_tokens": 4, "max_completion_tokens": 5}), "max_tokens"),
         (json!({"model": 7}), "model"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": "Hi"}), "messages"),
@@ -85,6 +86,11 @@ fn values_out_of_bounds_are_named() {
 fn what_would_change_the_answer_is_refused() {
     for (extra, param) in [
         (json!({"n": 2}), "n"),
+        (json!({"stream": true, "stream_options": {"bogus": 1}}), "stream_options.bogus"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache": 1}]}]}),
+            "messages[0].content[].cache",
+        ),
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (json!({"logprobs": true}), "logprobs"),

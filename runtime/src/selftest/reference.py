@@ -11,7 +11,7 @@ import pathlib
 import struct
 import sys
 
-VOCABULARY, LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 50, 2, 64, 4, 2, 16, 96
+VOCABULARY, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 50, 64, 4, 2, 16, 96
 MASK = (1 << 64) - 1
 TOLERANCE = 2e-3
 
@@ -38,7 +38,7 @@ class Random:
 
 class Linear:
     def __init__(self, random, kind, rows, columns):
-        self.quantized = kind != "F32"
+        self.quantized = kind in ("Q4_1", "Q8_0")
         numbers = []
         while len(numbers) < rows * columns:
             if kind == "Q4_1":
@@ -50,6 +50,8 @@ class Linear:
                 scale = random.scale(18)
                 quants = [random.next() % 255 ^ 0x80 for _ in range(32)]
                 numbers += [scale * (q - 256 if q > 127 else q) for q in quants]
+            elif kind == "BF16":
+                numbers.append((random.next() >> 56) / 256 - 0.5)
             else:
                 numbers.append(0.5 * random.number())
         self.rows = [numbers[i * columns : (i + 1) * columns] for i in range(rows)]
@@ -105,26 +107,31 @@ def attend(query, keys, values):
     return [sum(w * value[i] for w, value in zip(weights, values)) / total for i in range(HEAD_DIM)]
 
 
+def stored(heads, cache):
+    """Keys or values as the cache keeps them."""
+    return [[struct.unpack(cache, struct.pack(cache, v))[0] for v in head] for head in heads]
+
+
 class Layer:
-    def __init__(self, random):
+    def __init__(self, random, value, output):
         q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
         self.attention_norm = gain(random)
         self.q = Linear(random, "Q4_1", q, HIDDEN)
         self.k = Linear(random, "Q8_0", kv, HIDDEN)
-        self.v = Linear(random, "F32", kv, HIDDEN)
-        self.o = Linear(random, "Q4_1", HIDDEN, q)
+        self.v = Linear(random, value, kv, HIDDEN)
+        self.o = Linear(random, output, HIDDEN, q)
         self.mlp_norm = gain(random)
         self.gate = Linear(random, "Q4_1", FFN, HIDDEN)
         self.up = Linear(random, "Q8_0", FFN, HIDDEN)
         self.down = Linear(random, "Q4_1", HIDDEN, FFN)
 
-    def __call__(self, states):
+    def __call__(self, states, cache):
         keys, values, out = [], [], []
         for position, state in enumerate(states):
             x = norm(state, self.attention_norm)
             queries = heads(self.q(x), HEADS, position)
-            keys.append(heads(self.k(x), KV_HEADS, position))
-            values.append(heads(self.v(x), KV_HEADS))
+            keys.append(stored(heads(self.k(x), KV_HEADS, position), cache))
+            values.append(stored(heads(self.v(x), KV_HEADS), cache))
             attended = []
             for head, query in enumerate(queries):
                 group = head // (HEADS // KV_HEADS)
@@ -139,17 +146,18 @@ class Layer:
 def main():
     random = Random(0x5EED)
     embedding = Linear(random, "Q8_0", VOCABULARY, HIDDEN)
-    layers = [Layer(random) for _ in range(LAYERS)]
+    layers = [Layer(random, "F32", "Q4_1"), Layer(random, "F16", "BF16")]
     output_norm = gain(random)
 
-    def logits(length, position):
+    def logits(cache, length, position):
         text = Random(length)
         states = [embedding.rows[text.next() % VOCABULARY] for _ in range(length)]
         for layer in layers:
-            states = layer(states)
+            states = layer(states, cache)
         return embedding(norm(states[position], output_norm))
 
-    rows = [logits(4, 2), logits(33, 31), logits(4, 3), logits(40, 39), logits(33, 32)]
+    ends = [(4, 2), (33, 31), (4, 3), (41, 40), (33, 32)]
+    rows = [logits(cache, *end) for cache in ("f", "e") for end in ends]
     golden = pathlib.Path(__file__).with_name("golden.txt").read_text().splitlines()
     worst = 0.0
     for row, line in zip(rows, golden, strict=True):

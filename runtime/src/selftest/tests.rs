@@ -22,7 +22,8 @@ fn a_wrong_kernel_fails() {
 /// agree with them.
 #[test]
 fn the_committed_logits_are_the_scalar_kernels() {
-    let found = logits(&Arc::new(Kernels::new(Isa::scalar(), 1))).unwrap();
+    let kernels = Arc::new(Kernels::new(Isa::scalar(), 1));
+    let found: Vec<f32> = CACHES.iter().flat_map(|kv_dtype| logits(&kernels, *kv_dtype).unwrap()).collect();
     let lines: Vec<String> = found
         .chunks(tiny::VOCABULARY)
         .map(|row| row.iter().map(|logit| format!("{logit:.5}")).collect::<Vec<_>>().join(" ") + "\n")
@@ -31,12 +32,12 @@ fn the_committed_logits_are_the_scalar_kernels() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/selftest/golden.txt");
         std::fs::write(path, lines.concat()).unwrap();
     }
-    assert_eq!(found.len(), 5 * tiny::VOCABULARY);
+    assert_eq!(found.len(), CACHES.len() * 5 * tiny::VOCABULARY);
     assert!(found.iter().all(|logit| logit.is_finite()));
     let spread = found.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
     assert!(
         spread > 100.0 * TOLERANCE,
         "the logits are far apart, compared with what is tolerated: {spread}"
     );
-    assert!(run(&Arc::new(Kernels::new(Isa::scalar(), 1))).is_ok());
+    assert!(run(&kernels).is_ok());
 }

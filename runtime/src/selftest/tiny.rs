@@ -8,10 +8,10 @@ use contract::device::DeviceClass;
 use contract::geometry::{AttentionKind, Family, LayerGroup};
 use contract::header::gguf::{Metadata, Value};
 use contract::header::{Header, TensorInfo};
-use half::f16;
+use half::{bf16, f16};
 use kernels::Kernels;
 
-use crate::model::{Description, LoadRequest, Model, ModelError, load};
+use crate::model::{Description, LoadRequest, Loaded, ModelError, load};
 use crate::weights::Tensors;
 
 /// Tokens of its vocabulary; no multiple of a tile.
@@ -59,8 +59,10 @@ impl Tiny {
             maker.gain(&name("attn_norm"));
             maker.matrix(&name("attn_q"), DType::Q4_1, q, HIDDEN);
             maker.matrix(&name("attn_k"), DType::Q8_0, kv, HIDDEN);
-            maker.matrix(&name("attn_v"), DType::F32, kv, HIDDEN);
-            maker.matrix(&name("attn_output"), DType::Q4_1, HIDDEN, q);
+            // Every format has its turn.
+            let (value, output) = [(DType::F32, DType::Q4_1), (DType::F16, DType::BF16)][layer];
+            maker.matrix(&name("attn_v"), value, kv, HIDDEN);
+            maker.matrix(&name("attn_output"), output, HIDDEN, q);
             maker.gain(&name("ffn_norm"));
             maker.matrix(&name("ffn_gate"), DType::Q4_1, FFN, HIDDEN);
             maker.matrix(&name("ffn_up"), DType::Q8_0, FFN, HIDDEN);
@@ -94,7 +96,7 @@ impl Tiny {
     ///
     /// # Errors
     /// Where it has been tampered with, or memory is short.
-    pub fn load(&self, kernels: &Arc<Kernels>) -> Result<Box<dyn Model>, ModelError> {
+    pub fn load(&self, kernels: &Arc<Kernels>) -> Result<Loaded, ModelError> {
         let tensors =
             Tensors::in_memory(self.bytes.clone(), &self.header).map_err(crate::weights::LoadError::from)?;
         let request = LoadRequest {
@@ -105,7 +107,7 @@ impl Tiny {
             step_tokens: STEP_TOKENS,
             logit_rows: LOGIT_ROWS,
         };
-        Ok(load(&request, Arc::clone(kernels), &mut |_| ())?.model)
+        load(&request, Arc::clone(kernels), &mut |_| ())
     }
 
     /// The first `n` tokens of a text without meaning that depends on `n`.
@@ -142,6 +144,14 @@ impl Maker {
                     for _ in 0..32 {
                         self.bytes.push((self.random.next() % 255) as u8 ^ 0x80);
                     }
+                }
+                DType::F16 => {
+                    let number = 0.5 * self.random.number();
+                    self.half(number);
+                }
+                DType::BF16 => {
+                    let number = bf16::from_f32(self.random.coarse_number());
+                    self.bytes.extend(number.to_le_bytes());
                 }
                 _ => {
                     let number = 0.5 * self.random.number();
@@ -186,6 +196,11 @@ impl Random {
     /// Between −1 and 1, in steps of 2⁻¹¹.
     fn number(&mut self) -> f32 {
         (self.next() >> 52) as f32 / 2048.0 - 1.0
+    }
+
+    /// Between −1/2 and 1/2, in steps of 2⁻⁸.
+    fn coarse_number(&mut self) -> f32 {
+        (self.next() >> 56) as f32 / 256.0 - 0.5
     }
 
     /// Between 2^(9 − `bits`) and 2^(10 − `bits`), exact in half precision.

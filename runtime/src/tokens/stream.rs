@@ -8,6 +8,8 @@ use super::Tokens;
 /// Tokens after which a character that still is no character is passed on as it is: the longest takes four bytes,
 /// and a token has at least one.
 const LONGEST_CHARACTER: usize = 4;
+/// Tokens that are decoded together at most, however they cut characters.
+const LONGEST_WINDOW: usize = 64;
 const REPLACEMENT: char = '\u{FFFD}';
 
 /// One answer on its way.
@@ -54,33 +56,41 @@ impl TextStream {
 #[derive(Debug, Default)]
 struct Characters {
     window: Vec<u32>,
-    /// Tokens of the window whose text has been given out.
+    /// Tokens of the window whose text is complete and has been given out.
+    context: usize,
+    /// Bytes of the window's text that have been given out.
     given: usize,
+    /// Tokens that the last character, which is not complete, has taken so far.
+    open: usize,
 }
 
 impl Characters {
     fn push(&mut self, tokens: &Tokens, token: u32) -> String {
         self.window.push(token);
-        let pending = self.window.len() - self.given;
-        let text = self.added(tokens);
-        if text.ends_with(REPLACEMENT) && pending < LONGEST_CHARACTER {
-            return String::new();
+        let all = tokens.decode(&self.window);
+        let complete = all.trim_end_matches(REPLACEMENT).len();
+        self.open = match complete {
+            _ if complete == all.len() => 0,
+            // Its predecessor was completed by this very token.
+            _ if complete > self.given => 1,
+            _ => self.open + 1,
+        };
+        let waits = (1..LONGEST_CHARACTER).contains(&self.open) && self.window.len() < LONGEST_WINDOW;
+        let text = all.get(self.given..if waits { complete } else { all.len() }).unwrap_or_default();
+        if waits {
+            self.given = self.given.max(complete);
+        } else {
+            self.window.drain(..self.context);
+            self.context = self.window.len();
+            self.given = tokens.decode(&self.window).len();
+            self.open = 0;
         }
-        self.window.drain(..self.given);
-        self.given = self.window.len();
-        text
+        text.to_owned()
     }
 
     fn finish(&mut self, tokens: &Tokens) -> String {
-        let text = self.added(tokens);
-        self.given = self.window.len();
-        text
-    }
-
-    fn added(&self, tokens: &Tokens) -> String {
-        let before = tokens.decode(&self.window[..self.given]);
-        let all = tokens.decode(&self.window);
-        all.get(before.len()..).unwrap_or_default().to_owned()
+        let all = tokens.decode(&std::mem::take(&mut self.window));
+        all.get(self.given..).unwrap_or_default().to_owned()
     }
 }
 

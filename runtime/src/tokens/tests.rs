@@ -56,6 +56,31 @@ fn no_piece_ends_inside_a_character() {
     assert!(streamed(&tokens, &ids[..2], &[]).ends_with('\u{FFFD}'));
 }
 
+/// Every token but the first ends one character and begins the next.
+#[test]
+fn characters_that_are_cut_by_every_token_are_not_lost() {
+    // The bytes F0 9F and 98 80 of U+1F600, as byte-level vocabularies write them.
+    let (begin, end) = ("\u{f0}\u{141}", "\u{13a}\u{122}");
+    let tokens = with(|metadata| {
+        for (key, value) in metadata {
+            match (key.as_str(), value) {
+                ("tokenizer.ggml.tokens", Value::Strings(tokens)) => {
+                    tokens.extend([begin.to_owned(), format!("{end}{begin}"), end.to_owned()]);
+                }
+                ("tokenizer.ggml.token_type", Value::Ints(types)) => types.extend([1, 1, 1]),
+                _ => {}
+            }
+        }
+    })
+    .unwrap();
+    let first = u32::try_from(toy::vocabulary().len()).unwrap();
+    let ids: Vec<u32> = [vec![first], vec![first + 1; 100], vec![first + 2]].concat();
+    let text = streamed(&tokens, &ids, &[]);
+    // Once in a window the patience ends, and one character is shown as what it is then: cut.
+    assert!(text.matches('\u{1F600}').count() >= 99, "{text}");
+    assert_eq!(streamed(&tokens, &[&ids[..40], &ids[101..]].concat(), &[]), "\u{1F600}".repeat(40));
+}
+
 #[test]
 fn special_tokens_end_answers_and_are_not_text() {
     let tokens = tokens();

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use contract::Bytes;
 use contract::DType;
 use contract::device::DeviceClass;
-use contract::resident::{ResidentError, resident};
+use contract::resident::{ROW_TILE, ResidentError, resident};
 use kernels::{Format, Kernels, PackError, Source};
 
 use super::{MapError, Tensors, widen::widen};
 use crate::model::part::linear::PackedWeight;
+
+const _: () = assert!(kernels::TILE as u64 == ROW_TILE, "the plan pads rows as the kernels do");
 
 /// Rows that are unpacked at a time; a multiple of the packed tile.
 const WIDENED_ROWS: usize = 1024;
@@ -93,12 +95,6 @@ impl<'a> Loader<'a> {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.tensors.get(name).is_some()
-    }
-
-    /// Bytes that the tensors loaded so far take in memory.
-    #[must_use]
-    pub fn resident(&self) -> Bytes {
-        Bytes(self.resident)
     }
 
     /// Loads the matrix `name` with exactly this shape.

@@ -124,3 +124,23 @@ proptest! {
         }
     }
 }
+
+/// Bytes in the file are eight times as many in memory, and no single array is past its own limit.
+#[test]
+fn many_arrays_do_not_take_more_memory_than_all_may() {
+    let mut out = MAGIC.to_vec();
+    out.extend(3u32.to_le_bytes());
+    out.extend(0u64.to_le_bytes());
+    let (arrays, length) = (15u64, 1u64 << 20);
+    out.extend(arrays.to_le_bytes());
+    for at in 0..arrays {
+        text(&mut out, &format!("general.list{at}"));
+        out.extend(ARRAY.to_le_bytes());
+        out.extend(0u32.to_le_bytes());
+        out.extend(length.to_le_bytes());
+        out.resize(out.len() + length as usize, 7);
+    }
+    let error = parse(&out, out.len() as u64).unwrap_err();
+    let what = "the size of the decoded metadata";
+    assert!(matches!(error, HeaderError::Limit { what: found, .. } if found == what), "{error}");
+}

@@ -71,10 +71,14 @@ fn gguf(metadata: &Metadata, head_dim: usize, loader: &mut Loader<'_>) -> Result
 
 /// Names: `transformers`, `models/llama/configuration_llama.py`; since version 5 the rope's are a group of their own.
 fn config_json(config: &Json, head_dim: usize) -> Result<Settings, ModelError> {
-    let rope_parameters = config.get("rope_parameters").or_else(|| config.get("rope_scaling"));
-    let scaling = rope_parameters.filter(|parameters| parameters.is_object()).unwrap_or(&Json::Null);
-    for (name, supported) in [("hidden_act", "silu"), ("partial_rotary_factor", "1")] {
-        let value = &config[name];
+    let groups = ["rope_parameters", "rope_scaling"].map(|name| &config[name]);
+    let scaling = groups.into_iter().find(|group| group.is_object()).unwrap_or(&Json::Null);
+    let settings = [
+        ("hidden_act", &config["hidden_act"], "silu"),
+        ("partial_rotary_factor", &config["partial_rotary_factor"], "1"),
+        ("partial_rotary_factor", &scaling["partial_rotary_factor"], "1"),
+    ];
+    for (name, value, supported) in settings {
         let standard = value.is_null() || value.as_str() == Some("silu") || value.as_f64() == Some(1.0);
         if !standard {
             return Err(setting(name, &value.to_string(), supported));
@@ -159,6 +163,8 @@ mod tests {
             json!({"rms_norm_eps": 1e-5, "hidden_act": "gelu"}),
             json!({"rms_norm_eps": 1e-5, "partial_rotary_factor": 0.5}),
             json!({"rms_norm_eps": 1e-5, "rope_scaling": {"type": "yarn"}}),
+            json!({"rms_norm_eps": 1e-5, "rope_parameters": null, "rope_scaling": {"type": "yarn"}}),
+            json!({"rms_norm_eps": 1e-5, "rope_parameters": {"partial_rotary_factor": 0.5}}),
             json!({"rms_norm_eps": 1e-5, "rope_scaling": {"rope_type": "llama3"}}),
             json!({}),
         ] {
