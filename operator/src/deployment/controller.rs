@@ -4,7 +4,8 @@
 //!
 //! # Flow of a pass
 //! 1. The model of an inline source is made.
-//! 2. Once the model is known: bookings that are missing are asked for and recorded, before any pod exists.
+//! 2. Which bookings and pods stay is found out. Once the model is known, bookings that are missing are asked for and
+//!    recorded, before any pod exists.
 //! 3. Configuration, service and pods are applied; pods that go are deleted; ready pods get traffic.
 //! 4. The status is written, also when a write before was refused.
 //!
@@ -132,6 +133,13 @@ fn waiting(stores: &Stores) -> Vec<ObjectRef<LlmDeployment>> {
         .collect()
 }
 
+/// What every replica is to be.
+struct Target<'a> {
+    chosen: Chosen,
+    revision: Revision,
+    inspection: &'a Inspection,
+}
+
 /// What a pass finds out before it writes pods.
 #[derive(Default)]
 struct Found {
@@ -192,32 +200,33 @@ impl Scene<'_> {
         Some(Desired::create_only(&model, self.observed.model.as_deref()))
     }
 
-    /// Asks for the bookings that are missing and records them.
-    async fn places(&self, validated: &Validated) -> Result<Found, Error> {
-        let mut found = Found::default();
+    /// What every replica is to be, once the model is known, or why that cannot be said.
+    fn target(&self, validated: &Validated) -> Option<Result<Target<'_>, String>> {
         let model = self.observed.model.as_ref().filter(|_| !self.observed.model_goes());
-        let status = model.and_then(|model| model.status.as_ref());
-        let ready = status.is_some_and(|s| {
-            find(&s.conditions, status::READY).is_some_and(|c| c.status == ConditionStatus::True.name())
-        });
-        let inspected = status.and_then(|s| Some((Weights::of(s)?, s.inspection.as_ref()?)));
+        let status = model?.status.as_ref()?;
+        let (weights, inspection) = (Weights::of(status)?, status.inspection.as_ref()?);
+        let ready = find(&status.conditions, status::READY);
+        let ready = ready.is_some_and(|c| c.status == ConditionStatus::True.name());
+        if !ready && self.placed().is_empty() {
+            return None;
+        }
+        let chosen = choose(&self.llm.spec, validated, inspection, self.simulates());
+        Some(chosen.map_err(|error| chain(&error)).map(|chosen| {
+            let revision = revision(&self.llm.name_any(), &self.llm.spec, &weights, chosen.capacity);
+            Target { chosen, revision, inspection }
+        }))
+    }
+
+    /// Finds out which bookings and pods stay and go; asks for the bookings that are missing, and records them.
+    async fn places(&self, validated: &Validated) -> Result<Found, Error> {
+        let (target, why_not) = match self.target(validated).transpose() {
+            Ok(target) => (target, None),
+            Err(why_not) => (None, Some(Err(why_not))),
+        };
         let placed = self.placed();
-        let Some((weights, inspection)) = inspected.filter(|_| ready || !placed.is_empty()) else {
-            return Ok(found);
-        };
-        let simulated = self.simulates();
-        let chosen = match choose(&self.llm.spec, validated, inspection, simulated) {
-            Ok(chosen) => chosen,
-            Err(error) => {
-                found.plan.placement = placed.to_vec();
-                found.chosen = Some(Err(chain(&error)));
-                return Ok(found);
-            }
-        };
-        let revision = revision(&self.llm.name_any(), &self.llm.spec, &weights, chosen.capacity);
         let mut situation = Situation {
             owner: (&validated.owner.1, &validated.uid),
-            target: &revision.hash,
+            target: target.as_ref().map(|target| target.revision.hash.as_str()),
             replicas: validated.replicas,
             placement: placed,
             pods: &self.observed.pods,
@@ -230,16 +239,16 @@ impl Scene<'_> {
         let steps = steps(&situation);
         let readers: BTreeSet<String> = placed.iter().map(|p| p.node.clone()).collect();
         let reach = demand::reach(self.observed, readers);
-        let demands: Vec<Demand> =
-            steps.book.iter().map(|book| demand::demand(validated, &chosen, book, reach.clone())).collect();
+        let demand = |target: &Target, book| demand::demand(validated, &target.chosen, book, reach.clone());
+        let demands = target.iter().flat_map(|t| steps.book.iter().map(move |book| (t, book)));
+        let demands: Vec<Demand> = demands.map(|(target, book)| demand(target, book)).collect();
         let outcomes = self.context.placement.place(validated.owner.clone(), demands.clone()).await;
-        found.refused = refusal(&demands, &outcomes, &chosen, inspection);
-        found.plan = plan(&situation, &steps, outcomes, &chosen);
-        found.wake_at = steps.wake_at;
-        found.frozen = Some(self.frozen(revision));
-        found.chosen = Some(Ok(chosen));
-        self.context.applier.patch_placement(self.llm, placed, &found.plan.placement).await?;
-        Ok(found)
+        let refused = target.as_ref().and_then(|t| refusal(&demands, &outcomes, &t.chosen, t.inspection));
+        let decided = target.as_ref().map(|target| (&target.chosen, outcomes));
+        let plan = plan(&situation, &steps, decided);
+        self.context.applier.patch_placement(self.llm, placed, &plan.placement).await?;
+        let (frozen, chosen) = target.map(|t| (self.frozen(t.revision), Ok(t.chosen))).unzip();
+        Ok(Found { chosen: chosen.or(why_not), frozen, plan, refused, wake_at: steps.wake_at })
     }
 
     fn simulates(&self) -> bool {

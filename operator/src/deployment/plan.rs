@@ -22,14 +22,16 @@ pub struct Plan {
     pub waiting: Vec<(u32, String)>,
 }
 
-/// Joins steps and outcomes; `outcomes` are in the order of `steps.book`.
+/// Joins steps and outcomes, which are in the order of `steps.book`. Nothing is decided before it is known what a
+/// replica takes.
 #[must_use]
-pub fn plan(now: &Situation<'_>, steps: &Steps, outcomes: Vec<Outcome>, chosen: &Chosen) -> Plan {
+pub fn plan(now: &Situation<'_>, steps: &Steps, decided: Option<(&Chosen, Vec<Outcome>)>) -> Plan {
     let mut plan = Plan { placement: steps.keep.clone(), delete: steps.delete.clone(), ..Plan::default() };
     let mut swapping = false;
-    for (book, outcome) in steps.book.iter().zip(outcomes) {
+    let decided = decided.into_iter().flat_map(|(chosen, all)| all.into_iter().map(move |one| (chosen, one)));
+    for (book, (chosen, outcome)) in steps.book.iter().zip(decided) {
         match outcome {
-            Outcome::Placed(node) => plan.placement.push(placement(now, book, node, chosen)),
+            Outcome::Placed(node) => plan.placement.push(placement(book, node, chosen)),
             Outcome::AfterRelease(node) => {
                 let leaves = swap(now, book).filter(|_| !swapping);
                 swapping |= leaves.is_some();
@@ -43,10 +45,10 @@ pub fn plan(now: &Situation<'_>, steps: &Steps, outcomes: Vec<Outcome>, chosen: 
     plan
 }
 
-fn placement(now: &Situation<'_>, book: &Book, node: String, chosen: &Chosen) -> PlacementStatus {
+fn placement(book: &Book, node: String, chosen: &Chosen) -> PlacementStatus {
     PlacementStatus {
         replica: book.replica,
-        revision: now.target.to_owned(),
+        revision: book.revision.clone(),
         booking: book.booking.clone(),
         attempt: book.attempt,
         node,

@@ -30,8 +30,9 @@ const MAX_DELAY: SignedDuration = SignedDuration::from_secs(300);
 pub struct Situation<'a> {
     /// Name and uid of the deployment.
     pub owner: (&'a str, &'a str),
-    /// Revision that the spec asks for.
-    pub target: &'a str,
+    /// Revision that the spec asks for, once the model is known. Until then nothing is booked, and no revision is older
+    /// than another.
+    pub target: Option<&'a str>,
     /// Replicas that the spec asks for.
     pub replicas: u32,
     /// Bookings.
@@ -47,6 +48,8 @@ pub struct Situation<'a> {
 /// A booking that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Book {
+    /// Its revision.
+    pub revision: String,
     /// Index of the replica.
     pub replica: u32,
     /// How many bookings this replica of this revision has had before.
@@ -77,28 +80,31 @@ impl Situation<'_> {
     }
 
     fn is_wanted(&self, placement: &PlacementStatus) -> bool {
-        placement.revision == self.target && placement.replica < self.replicas
+        self.target.is_none_or(|target| placement.revision == target) && placement.replica < self.replicas
     }
 
     /// Whether this replica has a ready pod, of the target only if `of_target`.
     fn has_ready(&self, replica: u32, of_target: bool) -> bool {
         let candidates = self.placement.iter().filter(|p| p.replica == replica);
-        let mut candidates = candidates.filter(|p| !of_target || p.revision == self.target);
+        let mut candidates = candidates.filter(|p| !of_target || Some(p.revision.as_str()) == self.target);
         candidates.any(|p| self.pod_of(p).is_some_and(|(_, pod)| health::is_ready(pod)))
     }
 
     /// The first booking of a replica; `older` is that of another revision.
-    fn first(&self, replica: u32, older: Option<&PlacementStatus>) -> Book {
-        let booking = names::booking(self.owner.1, self.target, replica, 0);
-        Book { replica, attempt: 0, booking, instead_of: older.map(|p| p.booking.clone()) }
+    fn first(&self, revision: &str, replica: u32, older: Option<&PlacementStatus>) -> Book {
+        let booking = names::booking(self.owner.1, revision, replica, 0);
+        let instead_of = older.map(|p| p.booking.clone());
+        Book { revision: revision.to_owned(), replica, attempt: 0, booking, instead_of }
     }
 
-    /// The booking after one that cannot be used any more.
-    fn again(&self, last: &PlacementStatus) -> Book {
+    /// The booking after one that cannot be used any more, if it is still asked for.
+    fn again(&self, last: &PlacementStatus) -> Option<Book> {
+        let revision = self.target.filter(|_| self.is_wanted(last))?;
         let PlacementStatus { replica, booking, .. } = last;
         let (replica, attempt) = (*replica, last.attempt.saturating_add(1));
-        let next = names::booking(self.owner.1, self.target, replica, attempt);
-        Book { replica, attempt, booking: next, instead_of: Some(booking.clone()) }
+        let next = names::booking(self.owner.1, revision, replica, attempt);
+        let instead_of = Some(booking.clone());
+        Some(Book { revision: revision.to_owned(), replica, attempt, booking: next, instead_of })
     }
 }
 
@@ -142,9 +148,11 @@ pub fn steps(now: &Situation<'_>) -> Steps {
             steps.keep.push(placement.clone());
         }
     }
-    for replica in (0..now.replicas).filter(|replica| !provided.contains(replica)) {
-        let older = now.placement.iter().find(|p| p.replica == replica);
-        steps.book.push(now.first(replica, older));
+    if let Some(revision) = now.target {
+        for replica in (0..now.replicas).filter(|replica| !provided.contains(replica)) {
+            let older = now.placement.iter().find(|p| p.replica == replica);
+            steps.book.push(now.first(revision, replica, older));
+        }
     }
     steps
 }
@@ -155,8 +163,8 @@ fn step(now: &Situation<'_>, placement: &PlacementStatus, steps: &mut Steps) -> 
     let replica = placement.replica;
     let Some((name, pod)) = now.pod_of(placement) else {
         let usable = now.usable_nodes.contains(&placement.node);
-        if wanted && !usable {
-            steps.book.push(now.again(placement));
+        if !usable {
+            steps.book.extend(now.again(placement));
         }
         return wanted && usable;
     };
@@ -164,7 +172,8 @@ fn step(now: &Situation<'_>, placement: &PlacementStatus, steps: &mut Steps) -> 
         return true;
     }
     if has_ended(pod) {
-        return ended(now, placement, (name, pod), steps);
+        // What takes its place cannot be said as long as the model is not known.
+        return wanted && now.target.is_none() || ended(now, placement, (name, pod), steps);
     }
     let replaced = replica >= now.replicas || now.has_ready(replica, true);
     if !wanted && replaced {
@@ -185,9 +194,7 @@ fn ended(
         return true;
     }
     steps.delete.insert(pod.0.clone());
-    if now.is_wanted(placement) {
-        steps.book.push(now.again(placement));
-    }
+    steps.book.extend(now.again(placement));
     false
 }
 

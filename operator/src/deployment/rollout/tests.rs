@@ -61,7 +61,7 @@ impl Story {
     fn situation(&self, replicas: u32) -> Situation<'_> {
         Situation {
             owner: ("llm", UID),
-            target: "new",
+            target: Some("new"),
             replicas,
             placement: &self.placement,
             pods: &self.pods,
@@ -161,4 +161,23 @@ fn a_pod_without_a_booking_goes_and_one_that_is_not_seen_yet_keeps_its_booking()
     let found = Story::of(&[(placement("new", 0, 0), None), (placement("new", 1, 0), Some(loading()))]);
     let found = steps(&found.situation(1));
     assert_eq!((found.keep.len(), found.delete.len()), (2, 1));
+}
+
+#[test]
+fn replicas_alone_decide_as_long_as_the_model_is_not_known() {
+    let observed = [
+        (placement("old", 0, 0), Some(ready())),
+        (placement("new", 0, 0), Some(json!({ "phase": "Failed" }))),
+        (placement("old", 1, 0), Some(ready())),
+        (placement("old", 2, 0), None),
+    ];
+    let story = Story::of(&observed);
+    let of = |replicas| {
+        let steps = steps(&Situation { target: None, ..story.situation(replicas) });
+        assert!(steps.book.is_empty());
+        (steps.keep.len(), steps.delete)
+    };
+    assert_eq!(of(3), (4, BTreeSet::new()));
+    assert_eq!(of(1), (3, BTreeSet::from([name(&observed[2].0)])));
+    assert_eq!(of(0).1.len(), 3, "suspended");
 }
