@@ -12,7 +12,7 @@ pub const TERMINATION_LOG_BYTES: usize = 4096;
 pub enum ExitReason {
     /// The configuration cannot be read or contradicts itself.
     ConfigInvalid,
-    /// The checkpoint is missing, truncated, hostile, or not what its digest says.
+    /// The checkpoint is truncated, hostile, or contradicts itself.
     WeightsCorrupt,
     /// The architecture or a tensor format is not one that this runtime serves.
     ModelUnsupported,
@@ -22,7 +22,7 @@ pub enum ExitReason {
     DeviceMemoryTaken,
     /// The built-in model gave wrong numbers on this device.
     SelfTestFailed,
-    /// A source answered with an error, or cannot be reached.
+    /// A source answered with an error, cannot be reached, or does not have what was asked for.
     SourceUnavailable,
     /// A file is not the one that was asked for (sha256 or size).
     DigestMismatch,

@@ -59,6 +59,14 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
+    /// Nothing at that path.
+    #[error("there is no {path}; beside it there is {beside}")]
+    Missing {
+        /// Where something should be.
+        path: String,
+        /// What is in its folder.
+        beside: String,
+    },
     /// Neither a file nor a folder, or something else where a file should be.
     #[error("{0} is not a regular file")]
     NotAFile(String),
@@ -108,6 +116,7 @@ impl CheckpointError {
             Self::Header { source: HeaderError::Format { .. } | HeaderError::Version(_), .. } => {
                 ExitReason::ModelUnsupported
             }
+            Self::Missing { .. } => ExitReason::SourceUnavailable,
             Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => ExitReason::VolumeFailed,
             _ => ExitReason::WeightsCorrupt,
         }
@@ -117,7 +126,10 @@ impl CheckpointError {
 impl Checkpoint {
     /// Opens a GGUF file, or a folder with one checkpoint in it.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let metadata = fs::metadata(path).map_err(io_error(path))?;
+        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(path),
+            _ => io_error(path)(error),
+        })?;
         if metadata.is_dir() {
             return Self::folder(path);
         }
@@ -240,6 +252,20 @@ fn json(path: &Path) -> Result<Json, CheckpointError> {
 /// Messages name files as the user does: without the folder that a job happens to have them in.
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Most names that a message lists.
+const LISTED: usize = 8;
+
+fn missing(path: &Path) -> CheckpointError {
+    let names = path.parent().and_then(|folder| visible_names(folder).ok()).unwrap_or_default();
+    let mut beside = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => beside.push_str("nothing"),
+        n if n > LISTED => beside.push_str(&format!(" and {} more", n - LISTED)),
+        _ => {}
+    }
+    CheckpointError::Missing { path: path.display().to_string(), beside }
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {

@@ -115,6 +115,39 @@ fn fitted(settings: &Settings, checkpoint: &Checkpoint, capacity: Capacity) -> R
     Ok(fit)
 }
 
+/// Finds what [`load`] would refuse of the checkpoint at `path`, without reading its weights: a model is not called
+/// ready that no replica can serve.
+///
+/// # Errors
+/// Those of [`load`] that the checkpoint is to blame for, but for what only the numbers show.
+pub fn check(path: &Path) -> Result<(), ExitReport> {
+    let checkpoint = Checkpoint::open(path).map_err(|e| report(e.reason(), &e))?;
+    Tokens::load(&checkpoint).map_err(|e| report(e.reason(), &e))?;
+    let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
+    let request = request(&checkpoint, &tensors, DeviceClass::Cpu, 1);
+    crate::model::check(&request).map_err(|e| model_report(&e))
+}
+
+fn request<'a>(
+    checkpoint: &'a Checkpoint,
+    tensors: &'a Tensors,
+    device: DeviceClass,
+    concurrency: u32,
+) -> LoadRequest<'a> {
+    let description = match &checkpoint.config {
+        Some(config) => Description::Config(config),
+        None => Description::Gguf(&checkpoint.header.metadata),
+    };
+    LoadRequest {
+        geometry: &checkpoint.geometry,
+        description,
+        tensors,
+        device,
+        step_tokens: STEP_TOKENS as usize,
+        logit_rows: concurrency.min(STEP_TOKENS) as usize,
+    }
+}
+
 fn weights(
     checkpoint: &Checkpoint,
     kernels: Arc<Kernels>,
@@ -124,18 +157,7 @@ fn weights(
     let total = checkpoint.header.tensors.iter().map(|t| Bytes(t.range.end - t.range.start));
     progress.expect_bytes(Bytes::sum(total).map_err(|e| report(ExitReason::WeightsCorrupt, &e))?);
     let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
-    let description = match &checkpoint.config {
-        Some(config) => Description::Config(config),
-        None => Description::Gguf(&checkpoint.header.metadata),
-    };
-    let request = LoadRequest {
-        geometry: &checkpoint.geometry,
-        description,
-        tensors: &tensors,
-        device: settings.config.device,
-        step_tokens: STEP_TOKENS as usize,
-        logit_rows: settings.concurrency.min(STEP_TOKENS) as usize,
-    };
+    let request = request(checkpoint, &tensors, settings.config.device, settings.concurrency);
     let loaded = crate::model::load(&request, kernels, &mut |bytes| progress.add_bytes(bytes));
     let loaded = loaded.map_err(|e| model_report(&e))?;
     let allocated =

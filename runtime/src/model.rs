@@ -11,7 +11,7 @@ pub mod step;
 use candle_core::Tensor;
 
 pub use cache::{Cache, CacheGroup, CacheSpec, PagedGroup};
-pub use family::{Description, LoadRequest, Loaded, ModelError, load};
+pub use family::{Description, LoadRequest, Loaded, ModelError, check, load};
 pub use step::{BASE_MODEL, GroupInput, Part, StepError, StepInput};
 
 /// A decoder with its weights in memory.

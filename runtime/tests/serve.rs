@@ -319,7 +319,12 @@ fn what_cannot_be_served_says_so_and_exits() {
     let shifted = last_words(&write("shifted.gguf", &shifted), &[]);
     assert_eq!(shifted.reason, ExitReason::WeightsCorrupt, "{}", shifted.message);
     let missing = last_words(&folder.path().join("none.gguf"), &[]);
-    assert_eq!(missing.reason, ExitReason::WeightsCorrupt, "{}", missing.message);
+    assert_eq!(missing.reason, ExitReason::SourceUnavailable, "{}", missing.message);
+    assert!(
+        missing.message.ends_with("beside it there is cut.gguf, huge.gguf, shifted.gguf"),
+        "{}",
+        missing.message
+    );
 
     let small = last_words(&model(), &["--budget", "100Mi"]);
     assert_eq!(small.reason, ExitReason::BudgetTooSmall);

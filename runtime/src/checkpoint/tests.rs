@@ -60,7 +60,7 @@ fn what_is_no_checkpoint_says_why() {
         ("none.gguf", ExitReason::WeightsCorrupt, "not a GGUF file"),
         ("empty.gguf", ExitReason::WeightsCorrupt, "empty.gguf is not accepted"),
         ("other.gguf", ExitReason::ModelUnsupported, "architecture \"mamba\" is not supported"),
-        ("absent.gguf", ExitReason::WeightsCorrupt, "No such file"),
+        ("absent.gguf", ExitReason::SourceUnavailable, "beside it there is cut.gguf, empty.gguf"),
         ("", ExitReason::WeightsCorrupt, "4 .gguf files and 0 .safetensors files without config.json"),
     ] {
         let (reason, message) = reason(&wrong, name);

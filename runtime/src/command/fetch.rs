@@ -12,6 +12,7 @@ use crate::exit;
 use crate::fetch::{Options, fetch};
 use crate::http::admin::progress_routes;
 use crate::inspect::{InspectError, inspect_fetched};
+use crate::load::check;
 use crate::progress::Tracker;
 
 /// Fetches the files of a checkpoint, verifies them, and publishes all of them or none.
@@ -37,6 +38,9 @@ pub async fn run(args: &Args) -> Result<(), ExitReport> {
     let progress = Tracker::default();
     tell(args.admin_port, progress.clone()).await;
     let fetched = fetch(&spec, &args.output, Options::default(), &progress, |folder, manifest| {
+        if args.line {
+            check(folder)?;
+        }
         inspect_fetched(folder, manifest).map_err(ExitReport::from)
     });
     match until_terminated(fetched).await? {

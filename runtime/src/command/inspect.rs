@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::command::{device_class, kv_dtype, positive, until_terminated};
 use crate::exit;
 use crate::inspect::{InspectError, inspect, table};
+use crate::load::check;
 
 /// Reads the headers of a checkpoint and hashes its files.
 #[derive(Debug, clap::Args)]
@@ -40,9 +41,15 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: &Args) -> Result<(), ExitReport> {
-    let path = args.path.clone();
-    let work = tokio::task::spawn_blocking(move || inspect(&path));
-    let work = async { Ok(work.await.expect("inspecting does not panic and is not aborted")?) };
+    let (path, line) = (args.path.clone(), args.line);
+    let work = tokio::task::spawn_blocking(move || {
+        // People may look at what cannot be served; the operator must not place it.
+        if line {
+            check(&path)?;
+        }
+        Ok(inspect(&path)?)
+    });
+    let work = async { work.await.expect("inspecting does not panic and is not aborted") };
     let Some(inspection) = until_terminated(work).await? else {
         let message = "the inspection was asked to stop before it was done".to_owned();
         return Err(ExitReport { reason: ExitReason::VolumeFailed, message });

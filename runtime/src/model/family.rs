@@ -71,6 +71,16 @@ pub enum ModelError {
     Buffers(#[from] candle_core::Error),
 }
 
+/// Finds whatever `load` would refuse, without reading the matrices.
+///
+/// # Errors
+/// The same as those of [`load`], but for what only the numbers show.
+pub fn check(request: &LoadRequest<'_>) -> Result<(), ModelError> {
+    match request.geometry.family {
+        Family::Llama => llama::check(request),
+    }
+}
+
 /// Loads the model that `request` describes; `progress` is told the bytes of each tensor as it is done.
 ///
 /// # Errors

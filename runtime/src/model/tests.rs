@@ -152,6 +152,7 @@ fn checkpoints_that_make_no_model_are_refused() {
     let refusal = |change: &dyn Fn(&mut Tiny)| {
         let mut tiny = Tiny::new();
         change(&mut tiny);
+        assert!(tiny.check().is_err(), "what cannot be loaded is found without loading");
         match tiny.load(&kernels()) {
             Err(error) => error,
             Ok(_) => panic!("not refused"),

@@ -11,7 +11,7 @@ use contract::header::{Header, TensorInfo};
 use half::{bf16, f16};
 use kernels::Kernels;
 
-use crate::model::{Description, LoadRequest, Loaded, ModelError, load};
+use crate::model::{Description, LoadRequest, Loaded, ModelError, check, load};
 use crate::weights::Tensors;
 
 /// Tokens of its vocabulary; no multiple of a tile.
@@ -97,17 +97,32 @@ impl Tiny {
     /// # Errors
     /// Where it has been tampered with, or memory is short.
     pub fn load(&self, kernels: &Arc<Kernels>) -> Result<Loaded, ModelError> {
-        let tensors =
-            Tensors::in_memory(self.bytes.clone(), &self.header).map_err(crate::weights::LoadError::from)?;
-        let request = LoadRequest {
+        let tensors = self.tensors()?;
+        load(&self.request(&tensors), Arc::clone(kernels), &mut |_| ())
+    }
+
+    /// Finds what [`Tiny::load`] would refuse.
+    ///
+    /// # Errors
+    /// Where it has been tampered with.
+    pub fn check(&self) -> Result<(), ModelError> {
+        check(&self.request(&self.tensors()?))
+    }
+
+    fn tensors(&self) -> Result<Tensors, ModelError> {
+        let tensors = Tensors::in_memory(self.bytes.clone(), &self.header);
+        Ok(tensors.map_err(crate::weights::LoadError::from)?)
+    }
+
+    const fn request<'a>(&'a self, tensors: &'a Tensors) -> LoadRequest<'a> {
+        LoadRequest {
             geometry: &self.geometry,
             description: Description::Gguf(&self.metadata),
-            tensors: &tensors,
+            tensors,
             device: DeviceClass::Cpu,
             step_tokens: STEP_TOKENS,
             logit_rows: LOGIT_ROWS,
-        };
-        load(&request, Arc::clone(kernels), &mut |_| ())
+        }
     }
 
     /// The first `n` tokens of a text without meaning that depends on `n`.

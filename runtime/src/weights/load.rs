@@ -73,7 +73,8 @@ pub enum LoadError {
 /// Loads tensors and keeps count.
 pub struct Loader<'a> {
     tensors: &'a Tensors,
-    kernels: &'a Kernels,
+    /// Who packs matrices; without, they are only checked.
+    kernels: Option<&'a Kernels>,
     device: DeviceClass,
     progress: &'a mut dyn FnMut(u64),
     taken: BTreeSet<&'a str>,
@@ -81,10 +82,11 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader that calls `progress` with the bytes of each tensor as it is done.
+    /// A loader that calls `progress` with the bytes of each tensor as it is done. Without kernels it only looks at
+    /// names, shapes and types of matrices, and gives them without their numbers.
     pub fn new(
         tensors: &'a Tensors,
-        kernels: &'a Kernels,
+        kernels: Option<&'a Kernels>,
         device: DeviceClass,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
@@ -107,9 +109,12 @@ impl<'a> Loader<'a> {
         let unsuitable = |source| LoadError::Resident { name: name.to_owned(), source };
         let kept = resident(dtype, &shape, self.device).map_err(unsuitable)?;
         let format = format(kept.dtype).ok_or_else(|| unsuitable(ResidentError::Unsupported(kept.dtype)))?;
+        let Some(kernels) = self.kernels else {
+            return Ok(PackedWeight { format, rows, columns, bytes: Vec::new() });
+        };
         let mut bytes = vec![0; kept.bytes.0 as usize];
         let pack = |source: Source<'_>, out: &mut [u8]| {
-            let packed = self.kernels.pack(source, out).map(|_| ());
+            let packed = kernels.pack(source, out).map(|_| ());
             packed.map_err(|source| LoadError::Pack { name: name.to_owned(), source })
         };
         if kept.dtype == dtype {

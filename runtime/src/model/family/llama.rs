@@ -30,13 +30,18 @@ struct Llama {
     kernels: Arc<Kernels>,
     limits: Limits,
     spec: CacheSpec,
+    parts: Parts,
+    buffers: Buffers,
+    angles: Angles,
+    tiles: Vec<TokenTile>,
+}
+
+/// What comes from the checkpoint.
+struct Parts {
     rope: Rope,
     vocabulary: Vocabulary,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    buffers: Buffers,
-    angles: Angles,
-    tiles: Vec<TokenTile>,
 }
 
 struct Layer {
@@ -52,6 +57,42 @@ pub(super) fn load(
     kernels: Arc<Kernels>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Loaded, ModelError> {
+    let widths = widths(request)?;
+    let mut loader = Loader::new(request.tensors, Some(&kernels), request.device, progress);
+    let parts = Parts::load(request, widths, &mut loader)?;
+    let weights = loader.finish(names::ignored)?;
+    let buffers = Buffers::new(widths, &kernels)?;
+    let activations = buffers.bytes();
+    let Widths { heads, .. } = widths;
+    let paged = PagedGroup { layers: parts.layers.len(), kv_heads: heads.kv_heads, head_dim: heads.head_dim };
+    let limits = Limits {
+        tokens: widths.tokens,
+        logits: widths.rows,
+        vocabulary: widths.vocabulary,
+        positions: request.geometry.context_length as usize,
+    };
+    let model = Llama {
+        kernels,
+        limits,
+        spec: CacheSpec { groups: vec![CacheGroup::Paged(paged)] },
+        parts,
+        buffers,
+        angles: Angles::with_capacity(widths.tokens, heads.head_dim),
+        tiles: Vec::with_capacity(widths.tokens),
+    };
+    Ok(Loaded { model: Box::new(model), weights, activations })
+}
+
+/// Finds whatever `load` would refuse, without reading the matrices.
+pub(super) fn check(request: &LoadRequest<'_>) -> Result<(), ModelError> {
+    let progress = &mut |_| ();
+    let mut loader = Loader::new(request.tensors, None, request.device, progress);
+    Parts::load(request, widths(request)?, &mut loader)?;
+    loader.finish(names::ignored)?;
+    Ok(())
+}
+
+fn widths(request: &LoadRequest<'_>) -> Result<Widths, ModelError> {
     let geometry = request.geometry;
     let [group] = geometry.layers.as_slice() else {
         return Err(setting("the layers", "of several kinds", "one kind of layer"));
@@ -65,45 +106,28 @@ pub(super) fn load(
     if !heads.supported() {
         return Err(setting("the head size", &group.head_dim.to_string(), "multiples of 16 up to 256"));
     }
-    let widths = Widths {
+    Ok(Widths {
         tokens: request.step_tokens,
         rows: request.logit_rows,
         hidden: geometry.hidden as usize,
         heads,
         ffn: geometry.ffn as usize,
         vocabulary: geometry.vocab as usize,
-    };
-    let names = Names::of(request.description);
-    let mut loader = Loader::new(request.tensors, &kernels, request.device, progress);
-    let settings = Settings::read(request.description, heads.head_dim, &mut loader)?;
-    let vocabulary = load_vocabulary(&mut loader, &names, widths)?;
-    let norm = load_norm(&mut loader, &names.norm(), widths, &settings)?;
-    let layers = (0..group.count as usize)
-        .map(|index| load_layer(&mut loader, &names, index, widths, &settings))
-        .collect::<Result<Vec<_>, _>>()?;
-    let weights = loader.finish(names::ignored)?;
-    let buffers = Buffers::new(widths, &kernels)?;
-    let activations = buffers.bytes();
-    let paged = PagedGroup { layers: layers.len(), kv_heads: heads.kv_heads, head_dim: heads.head_dim };
-    let limits = Limits {
-        tokens: widths.tokens,
-        logits: widths.rows,
-        vocabulary: widths.vocabulary,
-        positions: geometry.context_length as usize,
-    };
-    let model = Llama {
-        kernels,
-        limits,
-        spec: CacheSpec { groups: vec![CacheGroup::Paged(paged)] },
-        rope: settings.rope,
-        vocabulary,
-        layers,
-        norm,
-        buffers,
-        angles: Angles::with_capacity(widths.tokens, heads.head_dim),
-        tiles: Vec::with_capacity(widths.tokens),
-    };
-    Ok(Loaded { model: Box::new(model), weights, activations })
+    })
+}
+
+impl Parts {
+    fn load(request: &LoadRequest<'_>, widths: Widths, loader: &mut Loader<'_>) -> Result<Self, ModelError> {
+        let names = Names::of(request.description);
+        let settings = Settings::read(request.description, widths.heads.head_dim, loader)?;
+        let vocabulary = load_vocabulary(loader, &names, widths)?;
+        let norm = load_norm(loader, &names.norm(), widths, &settings)?;
+        let n_layers: u32 = request.geometry.layers.iter().map(|group| group.count).sum();
+        let layers = (0..n_layers as usize)
+            .map(|index| load_layer(loader, &names, index, widths, &settings))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { rope: settings.rope, vocabulary, layers, norm })
+    }
 }
 
 fn setting(setting: &str, found: &str, supported: &'static str) -> ModelError {
@@ -167,18 +191,19 @@ impl Model for Llama {
 
     fn forward(&mut self, step: &StepInput, cache: &mut Cache) -> Result<Tensor, ForwardError> {
         step.check(self.limits, cache)?;
-        self.rope.angles(&step.positions, &mut self.angles);
+        let Parts { rope, vocabulary, layers, norm } = &self.parts;
+        rope.angles(&step.positions, &mut self.angles);
         token_tiles(&step.seq_starts, &mut self.tiles);
         let views = self.buffers.views(step.tokens.len(), step.logits_at.len())?;
         let context = Context { kernels: &self.kernels, step, tiles: &self.tiles, angles: &self.angles };
-        self.vocabulary.embed(&context, &views.hidden)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            layer.forward(&context, &self.rope, cache.arena(0, index), &views)?;
+        vocabulary.embed(&context, &views.hidden)?;
+        for (index, layer) in layers.iter().enumerate() {
+            layer.forward(&context, rope, cache.arena(0, index), &views)?;
         }
         if !step.logits_at.is_empty() {
             select(&context, &views.hidden, &views.selected)?;
-            self.norm.forward(&context, &views.selected, &views.selected_normed)?;
-            self.vocabulary.logits(&context, &views.selected_normed, &views.logits)?;
+            norm.forward(&context, &views.selected, &views.selected_normed)?;
+            vocabulary.logits(&context, &views.selected_normed, &views.logits)?;
         }
         Ok(views.logits)
     }
