@@ -13,7 +13,7 @@ use crate::header::gguf::{Metadata, Value};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// Llama 2 and 3, SmolLM2, Yi, DeepSeek LLM: RMSNorm, rotary GQA, SwiGLU.
+    /// Llama 3, SmolLM2 and others of the same shape: RMSNorm, rotary GQA, SwiGLU.
     Llama,
 }
 

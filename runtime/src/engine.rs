@@ -136,7 +136,9 @@ impl EngineHandle {
     /// How busy the engine is.
     #[must_use]
     pub fn load(&self) -> Load {
-        *self.load.borrow()
+        // The worker sees arrivals between two steps; places are taken at once.
+        let waiting = (self.limits.queue as usize).saturating_sub(self.room.available_permits());
+        Load { waiting, ..*self.load.borrow() }
     }
 
     /// Takes a place among those who wait, before any work is done for the request, or says that there is none.

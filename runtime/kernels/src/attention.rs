@@ -189,7 +189,7 @@ impl Kernels {
         // A step of very many tokens has more pieces than the pool can number.
         let per_batch = usize::from(u16::MAX);
         for first in (0..n_tasks).step_by(per_batch) {
-            self.pool().par_for(per_batch.min(n_tasks - first), |task| run(first + task));
+            self.pool.par_for(per_batch.min(n_tasks - first), |task| run(first + task));
         }
     }
 }

@@ -26,13 +26,14 @@ pub mod threads;
 
 use std::sync::Mutex;
 
+use pool::ThreadPool;
+
 pub use attention::{
     Attention, BlockTables, CACHE_BLOCK, Heads, KeysValues, KeysValuesMut, TokenTile, token_tiles,
 };
 pub use format::{Format, Packed, TILE};
 pub use isa::Isa;
 pub use pack::{PackError, Source};
-pub use pool::ThreadPool;
 pub use rope::{RopePairs, Rotation};
 
 /// The kernels of one instruction set on one pool, with the scratch that they reuse from call to call.
@@ -56,12 +57,6 @@ impl Kernels {
     #[must_use]
     pub fn isa(&self) -> Isa {
         self.isa
-    }
-
-    /// The pool, for work of the caller's own that is to share these threads.
-    #[must_use]
-    pub fn pool(&self) -> &ThreadPool {
-        &self.pool
     }
 
     /// Runs `f` over row ranges that cover `0..n_rows`, in parallel where `work` (about one unit for each

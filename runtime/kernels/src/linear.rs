@@ -43,8 +43,8 @@ impl Kernels {
         }
         let y = Shared::new(y);
         let n_tiles: usize = parts.iter().map(Packed::tiles).sum();
-        let n_tasks = n_tiles.min(self.pool().threads() * 4);
-        self.pool().par_for(n_tasks, |task| {
+        let n_tasks = n_tiles.min(self.pool.threads() * 4);
+        self.pool.par_for(n_tasks, |task| {
             let mut left = share(n_tiles, n_tasks, task);
             let mut first_column = 0;
             for &weights in parts {

@@ -1,4 +1,4 @@
-//! Llama 2 and 3 and what copies them (SmolLM2, Yi, DeepSeek LLM): pre-norm layers of rotary grouped attention
+//! Llama 3 and what copies it (SmolLM2 and others): pre-norm layers of rotary grouped attention
 //! and SwiGLU. Reference: `transformers`, `models/llama/modeling_llama.py`; GGUF: llama.cpp, `src/models/llama.cpp`.
 
 mod names;
