@@ -15,7 +15,7 @@ const SPINS: u32 = 600;
 
 /// A fixed set of threads; the one that calls [`ThreadPool::par_for`] is one of them.
 #[derive(Debug)]
-pub struct ThreadPool {
+pub(crate) struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Held for the whole of a `par_for`: one job at a time.
@@ -71,7 +71,7 @@ impl ThreadPool {
     /// # Panics
     /// Where the system refuses to start a thread.
     #[must_use]
-    pub fn new(n: usize) -> Self {
+    pub(crate) fn new(n: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let workers = (1..n)
             .map(|index| {
@@ -87,7 +87,7 @@ impl ThreadPool {
 
     /// How many threads work on a job.
     #[must_use]
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
@@ -95,7 +95,7 @@ impl ThreadPool {
     ///
     /// # Panics
     /// Where a task does, after all others are done; or on more than 65,535 tasks.
-    pub fn par_for(&self, n_tasks: usize, task: impl Fn(usize) + Sync) {
+    pub(crate) fn par_for(&self, n_tasks: usize, task: impl Fn(usize) + Sync) {
         if n_tasks <= 1 || self.workers.is_empty() {
             (0..n_tasks).for_each(task);
             return;
