@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod leader;
 pub mod metrics;
 pub mod model;
+pub mod mounts;
 pub mod placement;
 pub mod recent;
 pub mod run;

@@ -62,7 +62,7 @@ pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: Ca
 
 /// Which models a change may matter to.
 fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
-    let Touched { kind, namespace, name, model, spec_changed, .. } = touched;
+    let Touched { kind, namespace, name, deployment, model, spec_changed } = touched;
     let of = |model: &str| ObjectRef::new(model).within(namespace);
     let those = |keep: &dyn Fn(&LlmModel) -> bool| {
         let here = |model: &LlmModel| model.namespace().as_ref() == Some(namespace) && keep(model);
@@ -74,7 +74,7 @@ fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
         vec![of(model)]
     } else if *kind == "PersistentVolumeClaim" {
         those(&|model| claim_name(model) == *name)
-    } else if *kind == kind_of::<LlmDeployment>() && *spec_changed {
+    } else if *spec_changed && (*kind == kind_of::<LlmDeployment>() || deployment.is_some()) {
         // Which model it used before is not known, so all that are there may have lost a user.
         those(&|_| true)
     } else {

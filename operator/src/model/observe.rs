@@ -3,6 +3,7 @@
 //! In: stores, and calls where stores do not suffice: the log of a job that ended, events about what does not get on,
 //! the progress of a pod. Out: [`Observed`]. It must not decide anything but what is worth a call.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::attempt::{self, State};
-use super::belongings::{claim_name, owns};
+use super::belongings::{claim_is_foreign, claim_name, owns};
 use super::name;
 use crate::api::shared::Progress;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::context::Context;
+use crate::fleet::ledger::has_ended;
+use crate::mounts;
 use crate::recent::{Pace, Recent};
 use contract::labels;
 
@@ -41,7 +44,7 @@ pub struct Observed {
     pub jobs: Vec<Arc<Job>>,
     /// The newest pod of its newest job.
     pub pod: Option<Arc<Pod>>,
-    /// Deployments that serve it, by name.
+    /// Deployments that are to serve it or still do, by name.
     pub users: Vec<Arc<LlmDeployment>>,
     /// Why the claim gets no volume, in the provisioner's words.
     pub claim_warning: Option<String>,
@@ -82,10 +85,10 @@ pub enum Error {
 ///
 /// While it is being deleted, the API server is asked instead of the stores, for what follows destroys data.
 pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -> Result<Observed, Error> {
-    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+    let namespace = model.namespace().unwrap_or_default();
     let stores = &context.stores;
     let mut observed = Observed {
-        users: users(stores.deployments.state(), &namespace, &name),
+        users: users(&model, stores.deployments.state(), &stores.pods.state()),
         claim: stores.claims.get(&ObjectRef::new(&claim_name(&model)).within(&namespace)),
         jobs: jobs_of(&model, stores.jobs.state()),
         pod: None,
@@ -144,13 +147,27 @@ pub async fn users_now(model: &LlmModel, context: &Context) -> Result<Vec<Arc<Ll
     let namespace = model.namespace().unwrap_or_default();
     let api: Api<LlmDeployment> = Api::namespaced(context.client.clone(), &namespace);
     let all = api.list(&ListParams::default()).await.map_err(|error| Error::List("deployments", error))?;
-    Ok(users(all.items.into_iter().map(Arc::new).collect(), &namespace, &model.name_any()))
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
+    let ours = ListParams::default().labels(labels::DEPLOYMENT);
+    let pods = pods.list(&ours).await.map_err(|error| Error::List("pods", error))?;
+    let pods: Vec<_> = pods.items.into_iter().map(Arc::new).collect();
+    Ok(users(model, all.items.into_iter().map(Arc::new).collect(), &pods))
 }
 
-fn users(all: Vec<Arc<LlmDeployment>>, namespace: &str, model: &str) -> Vec<Arc<LlmDeployment>> {
+/// Deployments whose spec names the model, and those with pods that still read what was fetched for it.
+fn users(model: &LlmModel, all: Vec<Arc<LlmDeployment>>, pods: &[Arc<Pod>]) -> Vec<Arc<LlmDeployment>> {
+    let (name, claim) = (model.name_any(), claim_name(model));
+    let reads = |pod: &&Arc<Pod>| {
+        !claim_is_foreign(model)
+            && pod.namespace() == model.namespace()
+            && !has_ended(pod)
+            && mounts::claims(pod).any(|mounted| mounted == claim)
+    };
+    let readers: BTreeSet<&String> =
+        pods.iter().filter(reads).filter_map(|pod| pod.labels().get(labels::DEPLOYMENT)).collect();
     let uses = |user: &Arc<LlmDeployment>| {
-        user.namespace().as_deref() == Some(namespace)
-            && name::served_by(&user.spec).as_deref() == Some(model)
+        let named = name::served_by(&user.spec).as_ref() == Some(&name);
+        user.namespace() == model.namespace() && (named || readers.contains(&user.name_any()))
     };
     let mut users: Vec<_> = all.into_iter().filter(uses).collect();
     users.sort_by_key(|user| user.name_any());
@@ -218,4 +235,45 @@ async fn log(client: &Client, namespace: &str, pod: Option<&Pod>) -> Result<Log,
         Some(Err(error)) => Log::Unusable(crate::telemetry::chain(&error)),
         None => Log::Unusable("its log has no such line".to_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
+        serde_norway::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn who_still_reads_the_weights_is_a_user_whatever_the_spec_says() {
+        let model = |source: &str| -> LlmModel {
+            yaml(&format!(
+                "{{apiVersion: llmfleet.dev/v1alpha1, kind: LlmModel, metadata: {{name: m, namespace: a}}, \
+                 spec: {{source: {{{source}}}}}}}"
+            ))
+        };
+        let deployment = |name: &str, model: &str| -> Arc<LlmDeployment> {
+            Arc::new(yaml(&format!(
+                "{{apiVersion: llmfleet.dev/v1alpha1, kind: LlmDeployment, metadata: {{name: {name}, \
+                 namespace: a}}, spec: {{model: {{modelRef: {{name: {model}}}}}}}}}"
+            )))
+        };
+        let pod = |of: &str, claim: &str, phase: &str| -> Arc<Pod> {
+            Arc::new(yaml(&format!(
+                "{{metadata: {{name: p, namespace: a, labels: {{llmfleet.dev/deployment: {of}}}}}, \
+                 spec: {{containers: [], volumes: [{{name: w, persistentVolumeClaim: {{claimName: {claim}}}}}]}}, \
+                 status: {{phase: {phase}}}}}"
+            )))
+        };
+        let all = ["names", "edited", "ended", "other"]
+            .map(|name| deployment(name, if name == "names" { "m" } else { "n" }));
+        let pods = [pod("edited", "m", "Running"), pod("ended", "m", "Failed"), pod("other", "n", "Running")];
+        let of = |source: &str| {
+            let users = users(&model(source), all.to_vec(), &pods);
+            users.iter().map(|user| user.name_any()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("http: {files: [{url: 'http://h/f', sha256: a, path: f}]}"), ["edited", "names"]);
+        assert_eq!(of("persistentVolumeClaim: {claimName: m}"), ["names"], "that claim stays anyway");
+    }
 }
