@@ -15,7 +15,11 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
     let wanted = pass.validated.map_or(0, |v| v.replicas);
     let settled = counts.updated == wanted && counts.pods == wanted && pass.refusal.is_none();
     let stuck = stuck(pass, missing);
-    let progressing = match (&stuck, settled && missing.is_none()) {
+    let asked_for_none = pass.validated.is_ok_and(|v| v.replicas == 0);
+    let progressing = match (&stuck, settled && (missing.is_none() || asked_for_none)) {
+        (_, true) if asked_for_none => {
+            finding("Progressing", False, Reason::Settled, "no replicas are asked for, and none are left")
+        }
         (_, true) => {
             finding("Progressing", False, Reason::Settled, "all replicas are of the target revision")
         }

@@ -36,11 +36,19 @@ fn said(
     target: Option<&str>,
     refused: Option<&str>,
 ) -> BTreeMap<String, (String, String)> {
-    let llm = llm();
-    let validated = super::super::validate::validate(&llm).unwrap();
+    said_of(&llm(), observed, target, refused)
+}
+
+fn said_of(
+    llm: &LlmDeployment,
+    observed: &Observed,
+    target: Option<&str>,
+    refused: Option<&str>,
+) -> BTreeMap<String, (String, String)> {
+    let validated = super::super::validate::validate(llm).unwrap();
     let plan = Plan::default();
     let status = status(&Pass {
-        llm: &llm,
+        llm,
         observed,
         validated: Ok(&validated),
         model: Some("w"),
@@ -105,6 +113,22 @@ fn a_refused_place_gives_the_summary_its_reason() {
     let said = said(&observed, Some("r"), Some("n: needs 2 GiB"));
     assert_eq!(said["Ready"], pair("False", "DoesNotFit"));
     assert_eq!(said["Stalled"], pair("True", "DoesNotFit"));
+}
+
+#[test]
+fn nothing_is_in_progress_once_a_suspended_deployment_has_no_pods_left() {
+    let mut llm = llm();
+    llm.spec.suspend = true;
+    let mut observed = Observed { model: Some(model("True", "WeightsVerified")), ..Observed::default() };
+    for target in [Some("r"), None] {
+        let said = said_of(&llm, &observed, target, None);
+        assert_eq!(said["Progressing"], pair("False", "Settled"));
+        assert_eq!((said["Reconciling"].0.as_str(), said["Stalled"].0.as_str()), ("False", "False"));
+        assert_eq!(said["Available"], pair("False", "Suspended"));
+    }
+    let pod = json!({ "metadata": { "name": "p", "labels": { "llmfleet.dev/revision": "r" } } });
+    observed.pods = BTreeMap::from([("p".to_owned(), Arc::new(serde_json::from_value(pod).unwrap()))]);
+    assert_eq!(said_of(&llm, &observed, Some("r"), None)["Reconciling"].0, "True", "a pod is left");
 }
 
 #[test]
