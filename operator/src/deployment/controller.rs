@@ -388,6 +388,8 @@ impl Scene<'_> {
 /// What is said of replicas that fit nowhere, with the context that would fit.
 fn refusal(demands: &[Demand], outcomes: &[Outcome], chosen: &Chosen, model: &Inspection) -> Option<String> {
     let refused = demands.iter().zip(outcomes).find_map(|(demand, outcome)| match outcome {
+        // It has a place, and its pod tells why the scheduler refuses that.
+        Outcome::Refused(_) if demand.not_on.is_some() => None,
         Outcome::Refused(refusal) => Some((demand, refusal)),
         Outcome::Placed(_) | Outcome::AfterRelease(_) => None,
     });

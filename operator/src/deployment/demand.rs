@@ -75,6 +75,8 @@ pub fn demand(validated: &Validated, chosen: &Chosen, book: &Book, reach: Reach)
         tolerations: validated.tolerations.clone(),
         reach,
         instead_of: book.instead_of.clone(),
+        takes_over: book.takes_over.clone(),
+        not_on: book.not_on.clone(),
     }
 }
 

@@ -78,6 +78,19 @@ pub fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
+/// Since when the scheduler has found no node for the pod.
+#[must_use]
+pub fn unschedulable_since(pod: &Pod) -> Option<Timestamp> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let refused = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    // A pod may also wait for a gate that somebody else opens.
+    refused
+        .last_transition_time
+        .as_ref()
+        .filter(|_| refused.reason.as_deref() == Some("Unschedulable"))
+        .map(|t| t.0)
+}
+
 /// When the pod ended, as far as its containers or its conditions tell.
 #[must_use]
 pub fn ended_at(pod: &Pod) -> Option<Timestamp> {

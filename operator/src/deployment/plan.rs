@@ -31,7 +31,14 @@ pub fn plan(now: &Situation<'_>, steps: &Steps, decided: Option<(&Chosen, Vec<Ou
     let decided = decided.into_iter().flat_map(|(chosen, all)| all.into_iter().map(move |one| (chosen, one)));
     for (book, (chosen, outcome)) in steps.book.iter().zip(decided) {
         match outcome {
-            Outcome::Placed(node) => plan.placement.push(placement(book, node, chosen)),
+            Outcome::Placed(node) => {
+                if let Some(former) = &book.takes_over {
+                    plan.placement.retain(|p| p.booking != *former);
+                    let former = now.placement.iter().find(|p| p.booking == *former);
+                    plan.delete.extend(former.and_then(|p| now.pod_of(p)).map(|(name, _)| name.clone()));
+                }
+                plan.placement.push(placement(book, node, chosen));
+            }
             Outcome::AfterRelease(node) => {
                 let leaves = swap(now, book).filter(|_| !swapping);
                 swapping |= leaves.is_some();

@@ -7,7 +7,8 @@
 //! - A booking stays as long as a pod spends it, in whatever state; a pod without a booking goes.
 //! - A pod of an older revision goes when its replica's pod of the target is ready, or, where both do not fit, when
 //!   every other replica has a ready pod (swap in place, one at a time).
-//! - A pod that failed for good is replaced under a new booking, after a delay that doubles with each attempt.
+//! - A pod that failed for good, or that no node takes, is replaced under a new booking, after a delay that doubles
+//!   with each attempt. It goes, and its booking ends, when that booking is had.
 //! - A pod on a node that cannot be reached is left alone: its bytes may still be in use.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,8 +57,12 @@ pub struct Book {
     pub attempt: u32,
     /// Its id.
     pub booking: String,
-    /// The booking that ends if this one cannot be had beside it.
+    /// The booking of another revision that ends if this one cannot be had beside it.
     pub instead_of: Option<String>,
+    /// The booking before, of the same revision, which ends with this one.
+    pub takes_over: Option<String>,
+    /// The node that the scheduler refuses.
+    pub not_on: Option<String>,
 }
 
 /// What to do next.
@@ -74,7 +79,8 @@ pub struct Steps {
 }
 
 impl Situation<'_> {
-    fn pod_of(&self, placement: &PlacementStatus) -> Option<(&String, &Arc<Pod>)> {
+    /// The pod that spends a booking, if it is seen.
+    pub(super) fn pod_of(&self, placement: &PlacementStatus) -> Option<(&String, &Arc<Pod>)> {
         let PlacementStatus { revision, replica, booking, .. } = placement;
         self.pods.get_key_value(&names::pod(self.owner.0, revision, *replica, booking))
     }
@@ -90,21 +96,24 @@ impl Situation<'_> {
         candidates.any(|p| self.pod_of(p).is_some_and(|(_, pod)| health::is_ready(pod)))
     }
 
-    /// The first booking of a replica; `older` is that of another revision.
-    fn first(&self, revision: &str, replica: u32, older: Option<&PlacementStatus>) -> Book {
-        let booking = names::booking(self.owner.1, revision, replica, 0);
-        let instead_of = older.map(|p| p.booking.clone());
-        Book { revision: revision.to_owned(), replica, attempt: 0, booking, instead_of }
+    fn book(&self, revision: &str, replica: u32, attempt: u32) -> Book {
+        let older = self.placement.iter().find(|p| p.replica == replica && p.revision != revision);
+        Book {
+            revision: revision.to_owned(),
+            replica,
+            attempt,
+            booking: names::booking(self.owner.1, revision, replica, attempt),
+            instead_of: older.map(|p| p.booking.clone()),
+            takes_over: None,
+            not_on: None,
+        }
     }
 
     /// The booking after one that cannot be used any more, if it is still asked for.
     fn again(&self, last: &PlacementStatus) -> Option<Book> {
         let revision = self.target.filter(|_| self.is_wanted(last))?;
-        let PlacementStatus { replica, booking, .. } = last;
-        let (replica, attempt) = (*replica, last.attempt.saturating_add(1));
-        let next = names::booking(self.owner.1, revision, replica, attempt);
-        let instead_of = Some(booking.clone());
-        Some(Book { revision: revision.to_owned(), replica, attempt, booking: next, instead_of })
+        let next = self.book(revision, last.replica, last.attempt.saturating_add(1));
+        Some(Book { takes_over: Some(last.booking.clone()), ..next })
     }
 }
 
@@ -150,8 +159,7 @@ pub fn steps(now: &Situation<'_>) -> Steps {
     }
     if let Some(revision) = now.target {
         for replica in (0..now.replicas).filter(|replica| !provided.contains(replica)) {
-            let older = now.placement.iter().find(|p| p.replica == replica);
-            steps.book.push(now.first(revision, replica, older));
+            steps.book.push(now.book(revision, replica, 0));
         }
     }
     steps
@@ -172,30 +180,44 @@ fn step(now: &Situation<'_>, placement: &PlacementStatus, steps: &mut Steps) -> 
         return true;
     }
     if has_ended(pod) {
-        // What takes its place cannot be said as long as the model is not known.
-        return wanted && now.target.is_none() || ended(now, placement, (name, pod), steps);
+        if !wanted {
+            steps.delete.insert(name.clone());
+        } else if steps.is_due(now, health::ended_at(pod), placement.attempt) {
+            steps.book.extend(now.again(placement));
+        }
+        return true;
     }
     let replaced = replica >= now.replicas || now.has_ready(replica, true);
     if !wanted && replaced {
         steps.delete.insert(name.clone());
     }
+    if wanted && is_unbound(pod) {
+        if !now.usable_nodes.contains(&placement.node) {
+            steps.book.extend(now.again(placement));
+        } else if let Some(since) = health::unschedulable_since(pod)
+            && steps.is_due(now, Some(since), placement.attempt)
+        {
+            let not_on = Some(placement.node.clone());
+            steps.book.extend(now.again(placement).map(|book| Book { not_on, ..book }));
+        }
+    }
     true
 }
 
-fn ended(
-    now: &Situation<'_>,
-    placement: &PlacementStatus,
-    pod: (&String, &Arc<Pod>),
-    steps: &mut Steps,
-) -> bool {
-    let due = health::ended_at(pod.1).and_then(|at| at.checked_add(delay(placement.attempt)).ok());
-    if let Some(due) = due.filter(|due| now.is_wanted(placement) && *due > now.now) {
-        steps.wake_at = Some(steps.wake_at.map_or(due, |other| other.min(due)));
-        return true;
+/// Whether no node has the pod yet.
+fn is_unbound(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().is_empty()
+}
+
+impl Steps {
+    /// Whether it is time to replace what has failed since then; if not, notes when it will be.
+    fn is_due(&mut self, now: &Situation<'_>, since: Option<Timestamp>, attempt: u32) -> bool {
+        let due = since.and_then(|at| at.checked_add(delay(attempt)).ok()).filter(|due| *due > now.now);
+        if let Some(due) = due {
+            self.wake_at = Some(self.wake_at.map_or(due, |other| other.min(due)));
+        }
+        due.is_none()
     }
-    steps.delete.insert(pod.0.clone());
-    steps.book.extend(now.again(placement));
-    false
 }
 
 fn delay(attempt: u32) -> SignedDuration {

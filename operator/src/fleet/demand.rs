@@ -37,6 +37,10 @@ pub struct Demand {
     pub reach: Reach,
     /// The booking that would end if this one cannot be had beside it.
     pub instead_of: Option<String>,
+    /// The booking that ends with this one: its pod has ended, or runs nowhere. What it spends is free for this one.
+    pub takes_over: Option<String>,
+    /// The node that the scheduler refuses.
+    pub not_on: Option<String>,
 }
 
 /// From where a volume can be read.

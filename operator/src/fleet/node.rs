@@ -36,6 +36,8 @@ pub struct Node {
     pub allocatable: Amounts,
     /// What is free of that.
     pub free: Amounts,
+    /// What was given beyond what it has.
+    pub owed: Amounts,
 }
 
 /// The rule that refuses. In this order; a rule is only looked at when all before it hold.
@@ -133,7 +135,19 @@ impl Node {
 
     /// Books what [`Node::check`] found to fit.
     pub fn commit(&mut self, demand: &Demand) {
-        self.free = self.free.minus(demand.amounts);
+        self.spend(demand.amounts);
+    }
+
+    /// Takes what is spent, also where there is not as much.
+    pub fn spend(&mut self, amounts: Amounts) {
+        self.owed = self.owed.plus(amounts.minus(self.free));
+        self.free = self.free.minus(amounts);
+    }
+
+    /// Gives back what was spent. What was given beyond what the node has is not free then either.
+    pub fn give_back(&mut self, amounts: Amounts) {
+        self.free = self.free.plus(amounts.minus(self.owed));
+        self.owed = self.owed.minus(amounts);
     }
 
     /// Whether pods may be put there at all.

@@ -42,6 +42,7 @@ pub fn place(demands: &[Demand], fleet: &Fleet) -> Vec<Outcome> {
     let mut outcomes = vec![Outcome::Refused(Refusal::default()); demands.len()];
     for index in order {
         let demand = pinned(&demands[index], &claims);
+        let taken_over = demand.takes_over.as_deref().and_then(|b| Some((b, fleet.release(b)?)));
         outcomes[index] = match best(&demand, &fleet) {
             Ok(name) => {
                 fleet.nodes.get_mut(&name).expect("the best node is one of the fleet").commit(&demand);
@@ -50,10 +51,13 @@ pub fn place(demands: &[Demand], fleet: &Fleet) -> Vec<Outcome> {
                 }
                 Outcome::Placed(name)
             }
-            Err(refusal) => match after_release(&demand, &fleet) {
-                Some(name) => Outcome::AfterRelease(name),
-                None => Outcome::Refused(refusal),
-            },
+            Err(refusal) => {
+                let later = after_release(&demand, &fleet);
+                if let Some((booking, spending)) = taken_over {
+                    fleet.take_again(booking, spending);
+                }
+                later.map_or(Outcome::Refused(refusal), Outcome::AfterRelease)
+            }
         };
     }
     outcomes
@@ -72,7 +76,7 @@ fn pinned(demand: &Demand, claims: &BTreeMap<&(String, String), String>) -> Dema
 fn best(demand: &Demand, fleet: &Fleet) -> Result<String, Refusal> {
     let mut fits = Vec::new();
     let mut refusal = Refusal::default();
-    for (name, node) in &fleet.nodes {
+    for (name, node) in fleet.nodes.iter().filter(|(name, _)| demand.not_on.as_ref() != Some(name)) {
         match node.check(demand) {
             Ok(left) => fits.push((left, name)),
             Err(reason) => refusal.nodes.push((name.clone(), reason)),
@@ -85,8 +89,8 @@ fn best(demand: &Demand, fleet: &Fleet) -> Result<String, Refusal> {
 fn after_release(demand: &Demand, fleet: &Fleet) -> Option<String> {
     let spending = fleet.bookings.get(demand.instead_of.as_ref()?)?;
     let mut node = fleet.nodes.get(&spending.node)?.clone();
-    node.free = node.free.plus(spending.amounts);
-    node.check(demand).ok().map(|_| node.name)
+    node.give_back(spending.amounts);
+    node.check(demand).ok().filter(|_| demand.not_on.as_ref() != Some(&node.name)).map(|_| node.name)
 }
 
 #[cfg(test)]

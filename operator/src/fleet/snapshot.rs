@@ -29,10 +29,27 @@ impl Fleet {
         let Ledger { bookings, strangers } = ledger;
         for Spending { node, amounts } in strangers.iter().chain(bookings.values()) {
             if let Some(node) = nodes.get_mut(node) {
-                node.free = node.free.minus(*amounts);
+                node.spend(*amounts);
             }
         }
         Self { nodes, bookings }
+    }
+
+    /// Gives back what a booking spends; tells what that was.
+    pub fn release(&mut self, booking: &str) -> Option<Spending> {
+        let spending = self.bookings.remove(booking)?;
+        if let Some(node) = self.nodes.get_mut(&spending.node) {
+            node.give_back(spending.amounts);
+        }
+        Some(spending)
+    }
+
+    /// Takes again what [`Fleet::release`] gave back.
+    pub fn take_again(&mut self, booking: &str, spending: Spending) {
+        if let Some(node) = self.nodes.get_mut(&spending.node) {
+            node.spend(spending.amounts);
+        }
+        self.bookings.insert(booking.to_owned(), spending);
     }
 }
 
@@ -53,6 +70,7 @@ fn read(node: &core::Node) -> Node {
         cordoned: spec.unschedulable.unwrap_or(false),
         allocatable: amounts,
         free: amounts,
+        owed: Amounts::default(),
     }
 }
 

@@ -68,10 +68,16 @@ impl Books {
     /// The node that was assumed for this booking before, booked again if that is still legal.
     fn keep(&self, demand: &Demand, fleet: &mut Fleet) -> Option<String> {
         let (_, spending) = self.0.get(&demand.booking)?;
-        let node = fleet.nodes.get_mut(&spending.node)?;
-        node.check(demand).ok()?;
-        node.commit(demand);
-        Some(node.name.clone())
+        let taken_over = demand.takes_over.as_deref().and_then(|b| Some((b, fleet.release(b)?)));
+        let node = fleet.nodes.get_mut(&spending.node).filter(|node| node.check(demand).is_ok());
+        if let Some(node) = node {
+            node.commit(demand);
+            return Some(node.name.clone());
+        }
+        if let Some((booking, spending)) = taken_over {
+            fleet.take_again(booking, spending);
+        }
+        None
     }
 
     /// What a status or a pod tells is in the ledger without us; whose owner is gone is not needed.

@@ -1,9 +1,13 @@
 //! Stories: what is observed, and the steps that follow.
 
-use contract::{Bytes, MemoryPlan};
+use contract::memory::Capacity;
+use contract::{Bytes, KvDType, MemoryPlan};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::deployment::demand::Chosen;
+use crate::deployment::plan::plan;
+use crate::fleet::{Amounts, Outcome, Refusal};
 
 const UID: &str = "uid";
 
@@ -28,7 +32,9 @@ fn name(placement: &PlacementStatus) -> String {
 
 fn pod(placement: &PlacementStatus, status: &Value) -> (String, Arc<Pod>) {
     let name = name(placement);
-    let pod = json!({ "metadata": { "name": name }, "status": status });
+    let node = if status["phase"] == "Pending" { Value::Null } else { json!("n") };
+    let spec = json!({ "containers": [], "nodeName": node });
+    let pod = json!({ "metadata": { "name": name }, "spec": spec, "status": status });
     (name, Arc::new(serde_json::from_value(pod).unwrap()))
 }
 
@@ -56,6 +62,18 @@ impl Story {
             nodes: BTreeSet::from(["n".to_owned()]),
             second: 1000,
         }
+    }
+
+    /// The node of the one booking, its attempt, and how many pods go.
+    fn planned(&self, outcome: Outcome) -> (String, u32, usize) {
+        let zero = Amounts { cpu_millis: 0, memory: Bytes::ZERO, devices: 1, pods: 1 };
+        let capacity = Capacity { context_length: 1, concurrency: 1, kv_dtype: KvDType::F16 };
+        let memory = MemoryPlan::default();
+        let chosen = Chosen { capacity, memory, budget: Bytes::ZERO, amounts: zero };
+        let now = self.situation(1);
+        let plan = plan(&now, &steps(&now), Some((&chosen, vec![outcome])));
+        let [only] = plan.placement.as_slice() else { panic!("{plan:?}") };
+        (only.node.clone(), only.attempt, plan.delete.len())
     }
 
     fn situation(&self, replicas: u32) -> Situation<'_> {
@@ -119,8 +137,43 @@ fn a_failed_pod_is_replaced_after_a_delay_under_another_booking() {
     assert_eq!(waiting.wake_at, Some(Timestamp::from_second(995 + 10).unwrap()));
     story.second = 1006;
     let due = steps(&story.situation(1));
-    assert_eq!((due.book[0].attempt, due.delete.len()), (1, 1));
+    assert_eq!(
+        (due.book[0].attempt, due.book[0].takes_over.as_ref()),
+        (1, Some(&story.placement[0].booking))
+    );
     assert_ne!(due.book[0].booking, story.placement[0].booking);
+    assert_eq!(story.planned(Outcome::Placed("m".into())), ("m".into(), 1, 1));
+    assert_eq!(story.planned(Outcome::Refused(Refusal::default())), ("n".into(), 0, 0), "nothing better yet");
+}
+
+#[test]
+fn a_pod_that_no_node_takes_is_planned_again_elsewhere() {
+    let refused = json!({ "phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "lastTransitionTime": "1970-01-01T00:16:35Z",
+    }] });
+    let mut story = Story::of(&[(placement("new", 0, 0), Some(refused.clone()))]);
+    let waiting = steps(&story.situation(1));
+    assert_eq!((waiting.book.len(), waiting.wake_at.map(Timestamp::as_second)), (0, Some(1005)));
+    story.second = 1005;
+    let due = steps(&story.situation(1)).book;
+    assert_eq!((due[0].attempt, due[0].not_on.as_deref()), (1, Some("n")));
+    assert_eq!(story.planned(Outcome::Placed("m".into())), ("m".into(), 1, 1));
+    assert_eq!(story.planned(Outcome::Refused(Refusal::default())), ("n".into(), 0, 0), "it may still come");
+
+    let mut later = Story::of(&[(placement("new", 0, 2), Some(refused))]);
+    later.second = 1005;
+    assert_eq!(
+        steps(&later.situation(1)).wake_at.map(Timestamp::as_second),
+        Some(1035),
+        "not again and again"
+    );
+
+    // A node that was cordoned before the pod was bound.
+    let mut cordoned = Story::of(&[(placement("new", 0, 0), Some(json!({ "phase": "Pending" })))]);
+    assert!(steps(&cordoned.situation(1)).book.is_empty());
+    cordoned.nodes.clear();
+    assert_eq!(steps(&cordoned.situation(1)).book[0].attempt, 1);
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn node(name: &str, free: Amounts, card_gib: Option<u64>) -> Node {
         cards: card_gib.map(|_| cards),
         allocatable: Amounts { pods: 110, ..free },
         free: Amounts { pods: 110, ..free },
+        owed: Amounts::default(),
     }
 }
 
@@ -52,6 +53,8 @@ fn demand(booking: &str, class: DeviceClass, gib: u64) -> Demand {
         tolerations: vec![],
         reach: Reach::Anywhere,
         instead_of: None,
+        takes_over: None,
+        not_on: None,
     }
 }
 
@@ -122,6 +125,31 @@ fn replicas_share_a_node_when_their_volume_can_be_read_from_one_only() {
         refusal.to_string().contains("b: cannot read the volume with the weights, which is attached to a")
     );
     assert_eq!(placed(&place(&[one("x", Some("b")), one("y", Some("b"))], &fleet)), ["b", "b"]);
+}
+
+#[test]
+fn what_is_taken_over_is_free_for_who_takes_it_and_nobody_else() {
+    let spending = |devices| Spending { node: "a".into(), amounts: amounts(0, 0, devices) };
+    let build = |strangers: Vec<Spending>| {
+        let mut fleet =
+            fleet(vec![node("a", amounts(4000, 8, 1), Some(8)), node("b", amounts(4000, 8, 0), Some(8))]);
+        let ledger = [("old".to_owned(), spending(1))];
+        for spent in strangers.iter().chain(ledger.iter().map(|(_, spent)| spent)) {
+            fleet.nodes.get_mut("a").unwrap().spend(spent.amounts);
+        }
+        fleet.bookings.extend(ledger);
+        fleet
+    };
+    let again = Demand { takes_over: Some("old".into()), ..demand("new", DeviceClass::Nvidia, 4) };
+    let other = Demand { replica: 1, ..demand("other", DeviceClass::Nvidia, 4) };
+    let both = place(&[other.clone(), again.clone()], &build(vec![]));
+    assert_eq!((&both[1], matches!(both[0], Outcome::Refused(_))), (&Outcome::Placed("a".into()), true));
+    let elsewhere = Demand { not_on: Some("a".into()), ..again.clone() };
+    let both = place(&[elsewhere, other], &build(vec![]));
+    assert!(both.iter().all(|outcome| matches!(outcome, Outcome::Refused(_))), "{both:?}");
+    // A stranger has the card that was booked: there is none to take over.
+    let taken = place(&[again], &build(vec![spending(1)]));
+    assert!(matches!(taken[0], Outcome::Refused(_)), "{taken:?}");
 }
 
 /// The rules again, in the plainest words, to hold the real ones against.

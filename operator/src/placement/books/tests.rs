@@ -53,6 +53,8 @@ fn demand(owner: &str, booking: &str, gib: u64) -> Demand {
         tolerations: vec![],
         reach: Reach::Anywhere,
         instead_of: None,
+        takes_over: None,
+        not_on: None,
     }
 }
 
