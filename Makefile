@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# The targets before another are its steps, one after the other; each uses all cores by itself.
+.NOTPARALLEL:
 
 export LLMFLEET_CACHE ?= $(HOME)/.cache/llm-fleet
 
@@ -16,12 +18,12 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup model images ## From nothing to a model that answers, on a cluster of its own (DEMO_EXIT=1: tear down, report)
+demo: setup-demo model images ## From nothing to a model that answers, on a cluster of its own (DEMO_EXIT=1: tear down, report)
 	@$(LAB) demo
 
 .PHONY: demo-down
-demo-down: ## Remove what the demo left running
-	@$(LAB) --name demo down
+demo-down: ## Remove what the demo made (with the same DEMO_CLUSTER)
+	@$(LAB) demo --down
 
 .PHONY: check
 check: setup ## Format, lints, licences, generated files, documentation, tidiness
@@ -32,12 +34,20 @@ deny: ## Licences, bans and sources of all dependencies
 	@deploy/deny.sh
 
 .PHONY: test
-test: setup model images ## Every test, with real components; the last line counts them
+test: setup-node tools model images ## Every test, with real components; the last line counts them
 	@deploy/test.sh
 
 .PHONY: setup
 setup: ## Install the Debian packages that are missing
 	@deploy/setup.sh
+
+# What is wanting to go on is said before anything is built: root for a node, settings for somebody's cluster.
+.PHONY: setup-node setup-demo
+setup-node:
+	@deploy/setup.sh root
+setup-demo:
+	@deploy/setup.sh $(if $(filter-out lab,$(DEMO_CLUSTER)),,root)
+	@$(LAB) demo --check
 
 .PHONY: images
 images: ## Both images, into target/images
@@ -60,7 +70,7 @@ tools: ## Build the lab's Go programs into the cache
 	@$(LAB) tools
 
 .PHONY: lab-up
-lab-up: setup ## Start a real Kubernetes on this machine, in a network of its own
+lab-up: setup-node ## Start a real Kubernetes on this machine, in a network of its own
 	@$(LAB) up
 
 .PHONY: lab-down

@@ -9,7 +9,10 @@ step() { printf 'check: %s\n' "$*" >&2; }
 unchanged() {
     local command=$1
     shift
-    [ -z "$(git status --porcelain -- "$@")" ] || {
+    # Not within a test, which would take git's failure for an empty answer.
+    local changes
+    changes=$(git status --porcelain -- "$@")
+    [ -z "$changes" ] || {
         git --no-pager diff -- "$@"
         git status --short -- "$@"
         echo "check: generated files differ from the committed ones: run \`$command\` and commit" >&2

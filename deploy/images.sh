@@ -86,7 +86,8 @@ build() {
     local buildah=(buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs)
     "${buildah[@]}" bud --quiet --isolation chroot --timestamp 0 --build-arg "VERSION=$VERSION" \
         --file "deploy/$name.Containerfile" --tag "$reference" "$root" >/dev/null
-    rm -f "$OUT/$name.tar"
+    # The second may be half of one, of a run that was interrupted; buildah would refuse to add to it.
+    rm -f "$OUT/$name.tar" "$OUT/.$name.tar"
     "${buildah[@]}" push --quiet "$reference" "docker-archive:$OUT/.$name.tar:$reference"
     mv "$OUT/.$name.tar" "$OUT/$name.tar"
     rm -rf "$store"

@@ -8,8 +8,13 @@ out=deploy/rendered
 cluster=(--namespace llm-fleet-system --kube-version 1.36.3)
 monitoring=(--api-versions monitoring.coreos.com/v1/ServiceMonitor --api-versions monitoring.coreos.com/v1/PodMonitor)
 
+# Aside first: what is committed stays until all of what replaces it is there.
+aside=$(mktemp -d)
+trap 'rm -rf "$aside"' EXIT
+"${HELM:?}" template llm-fleet charts/llm-fleet "${cluster[@]}" >"$aside/llm-fleet.yaml"
+"${HELM:?}" template llm-fleet charts/llm-fleet "${cluster[@]}" "${monitoring[@]}" \
+    --values charts/llm-fleet/ci/full-values.yaml >"$aside/llm-fleet-full.yaml"
+
 mkdir -p "$out"
 find "$out" -name '*.yaml' -delete
-"${HELM:?}" template llm-fleet charts/llm-fleet "${cluster[@]}" >"$out/llm-fleet.yaml"
-"${HELM:?}" template llm-fleet charts/llm-fleet "${cluster[@]}" "${monitoring[@]}" \
-    --values charts/llm-fleet/ci/full-values.yaml >"$out/llm-fleet-full.yaml"
+cp "$aside"/*.yaml "$out"

@@ -1,32 +1,34 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing, and says which.
+# Installs the Debian packages that building takes, where they are missing, and says which.
+#
+# usage: setup.sh [root]      root: what follows needs root, so say so now and not after minutes of building
 set -euo pipefail
 
 # A program or file that a package brings, and the package. What another package brought will do as well.
-# What a node of the lab needs, the lab installs itself.
+# What a node of the lab needs, the lab installs itself (tests/src/packages.rs). None of these brings a service.
 readonly NEEDED=(
-    cc:gcc c++:g++ make:make git:git # builds
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates buildah:buildah /bin/busybox:busybox-static # images
+    cc:gcc c++:g++ git:git # builds
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates buildah:buildah # images
 )
 
-# Tools of the administrator are not in everyone's path.
-PATH=$PATH:/usr/sbin:/sbin
+[ "$(id -u)" = 0 ] || [ "${1:-}" != root ] ||
+    { echo "setup: this takes root: it makes network namespaces, mounts and control groups" >&2; exit 1; }
+
 packages=()
 for entry in "${NEEDED[@]}"; do
     what=${entry%:*}
     [ -e "$what" ] || command -v "$what" >/dev/null || packages+=("${entry##*:}")
 done
+# Debian's python3 comes without it; the model is fetched by it.
+python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 [ ${#packages[@]} -gt 0 ] || { echo "setup: all packages are there"; exit 0; }
 
 echo "setup: installing ${packages[*]}"
-[ "$(id -u)" = 0 ] || { echo "setup: that takes root" >&2; exit 1; }
-# Programs are wanted, not services: this keeps the packages from starting any.
-if [ ! -e /usr/sbin/policy-rc.d ]; then
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-    chmod +x /usr/sbin/policy-rc.d
-fi
+[ "$(id -u)" = 0 ] || { echo "setup: installing takes root" >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive
+# One installation at a time, the lab's own included; and nothing that is there is taken away for it.
+exec 9</usr/bin/apt-get
+flock 9
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+apt-get install -y -qq --no-install-recommends --no-remove -o DPkg::Lock::Timeout=300 "${packages[@]}" >/dev/null
 echo "setup: done"
