@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod configuration;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,6 +84,7 @@ impl ControlPlane {
         let url = format!("https://{api_server}");
         let admin = folder.kubeconfig();
         kubeconfig::write(&admin, &url, &plan.pki, ADMIN)?;
+        kubeconfig::write(&folder.etcd_kubeconfig(), &format!("https://{etcd}"), &plan.pki, "etcd-client")?;
 
         let spawn = |name: &'static str, arguments: Vec<String>| {
             let mut command = Command::new(tools.path(name));
@@ -131,6 +133,20 @@ impl ControlPlane {
     /// A bearer token with all rights.
     pub fn admin_token(&self) -> &str {
         &self.token
+    }
+
+    /// Version by component, from the running processes.
+    pub async fn versions(&self) -> Result<BTreeMap<&'static str, String>> {
+        let mut versions = BTreeMap::new();
+        versions.insert("kube-apiserver", self.client().await?.apiserver_version().await?.git_version);
+        let etcd = kubeconfig::client(&self.folder.etcd_kubeconfig()).await?;
+        let told: serde_json::Value = etcd.request(http::Request::get("/version").body(Vec::new())?).await?;
+        versions.insert("etcd", told["etcdserver"].as_str().context("etcd tells no version")?.to_owned());
+        let kubectl = self.run_kubectl(&["version", "--client", "--output=json"])?;
+        let told: serde_json::Value = serde_json::from_str(&kubectl)?;
+        let told = &told["clientVersion"]["gitVersion"];
+        versions.insert("kubectl", told.as_str().context("kubectl tells no version")?.to_owned());
+        Ok(versions)
     }
 
     /// Where the API server listens.
@@ -219,6 +235,11 @@ impl Folder {
 
     fn kubeconfig(&self) -> PathBuf {
         self.0.join("kubeconfig")
+    }
+
+    /// etcd is asked for its version over HTTP, with the API server's certificate.
+    fn etcd_kubeconfig(&self) -> PathBuf {
+        self.0.join("config/etcd.kubeconfig")
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! In: a client. Out: kinds that can be used. It must not know what they mean.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,13 +10,9 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub use crate::paths::repository;
 
-/// The root of the repository.
-#[must_use]
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the repository").to_owned()
-}
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Applies every file of `crds/`.
 pub async fn install(client: &Client) -> Result<()> {

@@ -1,31 +1,36 @@
 //! `make demo`: from nothing to a model that answers, with figures from a real Prometheus.
 //!
-//! In: images in `target/images`, the model in the cache, `DEMO_CLUSTER` and `DEMO_EXIT`. Out: a story on the
-//! terminal and `target/reports/demo.json`. Everything on the way is what a user would do: Helm, kubectl, curl.
+//! In: images in `target/images`, the model in the cache, the user's [`wishes`]. Out: a story on the terminal and
+//! `target/reports/demo.json`. Everything on the way is what a user would do: Helm, kubectl, curl.
 
 pub mod chat;
 pub mod cluster;
+mod evidence;
 pub mod prometheus;
 pub mod report;
 mod steps;
 mod story;
+mod traces;
 pub mod watch;
+pub mod wishes;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::install::{Archive, repository};
-use crate::lab::down;
+use crate::install::Archive;
 use crate::lab::up::{self, Options};
-use crate::paths::Cache;
+use crate::lab::{Lab, down};
+use crate::packages;
+use crate::paths::{Cache, LabPaths, repository};
 use crate::progress::Progress;
 use crate::tools::Tools;
-use cluster::{Cluster, Foreign, Kind, Target};
+use cluster::{Cluster, Foreign, Target};
 use prometheus::Figure;
 use report::Report;
+use wishes::{Kind, Wishes};
 
 /// The lab that the demo makes, apart from a developer's own.
 const LAB: &str = "demo";
@@ -42,44 +47,120 @@ const READY_LIMIT: Duration = Duration::from_secs(300);
 /// Two scrapes of the lab's Prometheus and some.
 const SCRAPE_LIMIT: Duration = Duration::from_secs(45);
 
+/// Says what is wanting for [`run`], before anything is built for it.
+pub fn check(program: &Path) -> Result<()> {
+    let wishes = Wishes::to_run()?;
+    if wishes.kind == Kind::Lab { up::check(program) } else { Ok(()) }
+}
+
 /// Runs the demo; `program` is the binary `lab` itself.
 pub async fn run(program: PathBuf) -> Result<()> {
-    let kind = Kind::parse(std::env::var("DEMO_CLUSTER").ok().as_deref())?;
-    let exit = std::env::var("DEMO_EXIT").is_ok_and(|value| value == "1");
-    let cache = Cache::from_env()?;
-    let result = play(kind, &cache, program).await;
-    if kind == Kind::Lab && (exit || result.is_err()) {
-        if result.is_err() {
-            story::evidence(&cache.lab(LAB)?);
+    check(&program)?;
+    let wishes = Wishes::to_run()?;
+    let stage = Stage::new(&wishes)?;
+    let result = play(&stage, program).await;
+    if result.is_err() {
+        let folder = repository().join("target/reports/demo-logs");
+        // The failure itself is what matters, and is told at the end.
+        match stage.keep_evidence(&folder) {
+            Ok(()) => story::evidence(&folder),
+            Err(error) => eprintln!("\n  What it left could not be copied: {error:#}"),
         }
-        if exit {
-            down::down(&cache.lab(LAB)?).await?;
+    }
+    if wishes.exit {
+        match (stage.clear().await, &result) {
+            (Ok(()), _) => {}
+            (Err(error), Ok(())) => return Err(error.context("it went well, but could not be removed")),
+            (Err(error), Err(_)) => eprintln!("\n  It could not be removed either: {error:#}"),
         }
     }
     result
 }
 
-async fn play(kind: Kind, cache: &Cache, program: PathBuf) -> Result<()> {
-    let tools = Tools::locate(cache)?;
+/// Removes what the demo made.
+pub async fn remove() -> Result<()> {
+    Stage::new(&Wishes::to_remove()?)?.clear().await
+}
+
+/// Where the demo plays, whether its cluster is up or not.
+struct Stage<'a> {
+    wishes: &'a Wishes,
+    cache: Cache,
+    tools: Tools,
+}
+
+impl<'a> Stage<'a> {
+    fn new(wishes: &'a Wishes) -> Result<Self> {
+        let cache = Cache::from_env()?;
+        Ok(Self { wishes, tools: Tools::locate(&cache)?, cache })
+    }
+
+    fn lab(&self) -> Result<LabPaths> {
+        self.cache.lab(LAB)
+    }
+
+    fn foreign(&self) -> Result<Cluster> {
+        Ok(Cluster::Foreign(Foreign::find(self.wishes, &repository().join("target/demo"))?))
+    }
+
+    fn keep_evidence(&self, folder: &Path) -> Result<()> {
+        evidence::emptied(folder)?;
+        let cluster = if self.wishes.kind == Kind::Lab {
+            evidence::of_lab(&self.lab()?, folder)?;
+            Lab::open(LAB).map(Cluster::Lab)
+        } else {
+            self.foreign()
+        };
+        match cluster {
+            Ok(cluster) => {
+                evidence::of_cluster(&steps::Commands { tools: &self.tools, cluster: &cluster }, folder)
+            }
+            // It never came up: there is nothing to ask.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn clear(&self) -> Result<()> {
+        if self.wishes.kind == Kind::Lab {
+            return down::down(&self.lab()?).await;
+        }
+        self.tools.ensure(&["kubectl", "helm"]).await?;
+        let cluster = self.foreign()?;
+        let progress = Progress::start("Removing what the demo made");
+        let commands = steps::Commands { tools: &self.tools, cluster: &cluster };
+        progress.step("namespaces and releases", None, async { traces::remove(&commands) }).await?;
+        progress.finish("The demo is gone");
+        Ok(())
+    }
+}
+
+async fn play(stage: &Stage<'_>, program: PathBuf) -> Result<()> {
+    let tools = &stage.tools;
     tools.ensure(&["kubectl", "helm"]).await?;
-    let images = steps::images(cache)?;
+    packages::ensure(&[packages::BUSYBOX], |what| eprintln!("{what}")).await?;
+    let images = steps::images(&stage.cache)?;
 
     story::chapter(1, "A Kubernetes cluster");
     let started = Instant::now();
-    let (cluster, cluster_up) = match kind {
-        Kind::Lab => {
-            down::down(&cache.lab(LAB)?).await?;
-            let lab = up::up(&Options { name: LAB.to_owned(), card: None, program }).await?;
-            (Cluster::Lab(lab), started.elapsed())
-        }
-        other => (Cluster::Foreign(Foreign::find(other, &repository().join("target/demo"))?), Duration::ZERO),
+    let (cluster, cluster_up) = if stage.wishes.kind == Kind::Lab {
+        down::down(&stage.lab()?).await?;
+        let lab = up::up(&Options { name: LAB.to_owned(), card: None, program }).await?;
+        (Cluster::Lab(lab), started.elapsed())
+    } else {
+        (stage.foreign()?, Duration::ZERO)
     };
-    let commands = steps::Commands { tools: &tools, cluster: &cluster };
+    let commands = steps::Commands { tools, cluster: &cluster };
+    let mut keep_kinds = true;
+    if let Cluster::Foreign(foreign) = &cluster {
+        eprintln!("  · yours, as {} names it", foreign.kubeconfig().display());
+        traces::claim(&commands)?;
+        keep_kinds = traces::kinds_stay(&commands)?;
+    }
 
     story::chapter(2, "llm-fleet, with Helm");
     let progress = Progress::start("Bringing images and charts");
     let names = progress.step("load images", None, async { steps::load(&cluster, &images) }).await?;
-    progress.step("helm install", None, async { commands.install(&names) }).await?;
+    progress.step("helm install", None, async { commands.install(&names, keep_kinds) }).await?;
     progress
         .step("a place to download the model from", None, async { commands.model_source(&names) })
         .await?;
@@ -127,7 +208,7 @@ async fn play(kind: Kind, cache: &Cache, program: PathBuf) -> Result<()> {
     report.write(&path)?;
     report.verify(QUESTIONS[0].1, streamed)?;
     story::summary(&report, &path);
-    story::next(&cluster, &tools);
+    story::next(&cluster, tools);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use anyhow::Result;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::ListParams;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ pub fn process(site: &Site<'_>, program: &Path) -> Spec {
 /// Keeps `file` up to date until it is killed.
 pub async fn run(kubeconfig: &Path, file: &Path) -> Result<()> {
     let pods: Api<Pod> = Api::all(kubeconfig::client(kubeconfig).await?);
-    let changes = watcher::watcher(pods.clone(), watcher::Config::default()).ready_chunks(BATCH);
+    let changes = watcher(pods.clone(), watcher::Config::default()).default_backoff().ready_chunks(BATCH);
     let mut changes = std::pin::pin!(changes);
     loop {
         if let Err(error) = pass(&pods, file).await {

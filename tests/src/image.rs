@@ -3,6 +3,7 @@
 //! In: paths on this machine. Out: a tar file that `ctr images import` takes. Equal input gives equal bytes.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +41,19 @@ impl Image {
         })
     }
 
-    /// Writes the archive to `to`; `to` with another ending serves as scratch space.
+    /// Names all that goes into the archive.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?}", (&self.name, &self.links, &self.entrypoint)));
+        for (source, target) in &self.files {
+            hash.update(format!("{target}\0{:o}\0", fs::metadata(source)?.permissions().mode()));
+            io::copy(&mut fs::File::open(source)?, &mut hash)
+                .with_context(|| format!("cannot read {}", source.display()))?;
+        }
+        Ok(hex::encode(&hash.finalize()[..8]))
+    }
+
+    /// Writes the archive to `to`, whole or not at all; `to` with another ending serves as scratch space.
     pub fn write(&self, to: &Path) -> Result<()> {
         let scratch = to.with_extension("scratch");
         if scratch.exists() {
@@ -63,7 +76,9 @@ impl Image {
         fs::write(scratch.join("config.json"), serde_json::to_vec(&self.config(&layer))?)?;
         let manifest = json!([{ "Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"] }]);
         fs::write(scratch.join("manifest.json"), serde_json::to_vec(&manifest)?)?;
-        tar(to, &scratch, &["manifest.json", "config.json", "layer.tar"])?;
+        let whole = scratch.join("whole.tar");
+        tar(&whole, &scratch, &["manifest.json", "config.json", "layer.tar"])?;
+        fs::rename(whole, to)?;
         fs::remove_dir_all(&scratch)?;
         Ok(())
     }
@@ -117,6 +132,8 @@ mod tests {
         image.write(&first).unwrap();
         image.write(&second).unwrap();
         assert_eq!(fs::read(&first).unwrap(), fs::read(second).unwrap());
+        let other = Image { name: "a:2".to_owned(), ..image.clone() };
+        assert_ne!(image.fingerprint().unwrap(), other.fingerprint().unwrap());
         let listed = output(Command::new("tar").arg("-tf").arg(&first)).unwrap();
         assert_eq!(listed, "manifest.json\nconfig.json\nlayer.tar\n");
     }

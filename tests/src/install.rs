@@ -2,11 +2,12 @@
 //!
 //! In: `target/images` and `charts/`. Shared by the demo and the behaviour tests.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::paths::repository;
 use crate::process::output;
 
 /// Registry of the names that the images are built under.
@@ -16,7 +17,7 @@ pub const NAMESPACE: &str = "llm-fleet-system";
 /// Helm's patience, for images are there already.
 const PATIENCE: &str = "120s";
 /// The charts in the order of their installation.
-const CHARTS: [&str; 2] = ["llm-fleet-crds", "llm-fleet"];
+pub const CHARTS: [&str; 2] = ["llm-fleet-crds", "llm-fleet"];
 
 /// An image archive on this machine.
 #[derive(Clone, Debug)]
@@ -44,19 +45,17 @@ pub fn archives() -> Result<Vec<Archive>> {
 ///
 /// `command` gives a Helm command for the cluster; `values` are `--set` arguments for the operator's chart.
 pub fn charts(command: impl Fn() -> Command, values: &[String]) -> Result<()> {
-    for chart in CHARTS {
+    charts_with(command, &[], values)
+}
+
+/// The same, with `--set` arguments for the chart of the kinds too.
+pub fn charts_with(command: impl Fn() -> Command, of_kinds: &[String], values: &[String]) -> Result<()> {
+    for (chart, values) in CHARTS.into_iter().zip([of_kinds, values]) {
         let mut helm = command();
         helm.args(["upgrade", "--install", chart]).arg(repository().join("charts").join(chart));
         helm.args(["--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", PATIENCE]);
-        if chart == CHARTS[1] {
-            helm.args(values.iter().flat_map(|value| ["--set", value]));
-        }
+        helm.args(values.iter().flat_map(|value| ["--set", value]));
         output(&mut helm)?;
     }
     Ok(())
-}
-
-/// The root of this repository.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_owned()
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::certs::Pki;
+use crate::web;
 
 /// The name of cluster, user and context in every kubeconfig made here.
 pub const CONTEXT: &str = "lab";
@@ -22,9 +23,17 @@ pub fn write(path: &Path, server: &str, pki: &Pki, file: &str) -> Result<()> {
 
 /// A client for the kubeconfig at `path`.
 pub async fn client(path: &Path) -> Result<kube::Client> {
+    Ok(kube::Client::try_from(config(path).await?)?)
+}
+
+/// What such a client is made from. An API server on loopback is never behind a proxy.
+pub async fn config(path: &Path) -> Result<kube::Config> {
     let kubeconfig = kube::config::Kubeconfig::read_from(path)?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    Ok(kube::Client::try_from(config)?)
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    if config.cluster_url.host().is_some_and(web::is_loopback) {
+        config.proxy_url = None;
+    }
+    Ok(config)
 }
 
 fn render(server: &str, pki: &Pki, file: &str) -> Value {

@@ -3,6 +3,7 @@
 //! In: a name and a simulated card. Out: a handle that gives clients, forwarders and images' way in. What brings it up
 //! and down is in [`up`] and [`down`]; each component's configuration is a module of its own, pure but for [`up`].
 
+pub mod cgroups;
 pub mod containerd;
 pub mod device_plugin;
 pub mod dns;

@@ -27,5 +27,6 @@ pub mod supervisor;
 pub mod tools;
 pub mod traces;
 pub mod versions;
+pub mod web;
 
 pub use versions::versions;

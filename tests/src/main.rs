@@ -14,7 +14,7 @@ use e2e::lab::up::Options;
 use e2e::lab::{DEFAULT_NAME, Lab, down, status, up};
 use e2e::paths::{Cache, LabPaths};
 use e2e::tools::Tools;
-use e2e::{discovery, provisioner, supervisor};
+use e2e::{demo, discovery, provisioner, supervisor};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::setsid;
 
@@ -35,8 +35,16 @@ enum Subcommands {
         /// Names such as `helm`.
         names: Vec<String>,
     },
-    /// From nothing to a model that answers; DEMO_CLUSTER and DEMO_EXIT are read from the environment.
-    Demo,
+    /// From nothing to a model that answers.
+    #[command(after_help = demo::wishes::HELP)]
+    Demo {
+        /// Only say what is wanting for it.
+        #[arg(long, conflicts_with = "down")]
+        check: bool,
+        /// Remove what it made, and nothing else.
+        #[arg(long)]
+        down: bool,
+    },
     /// Start the lab, or heal it, or check that it runs.
     Up(Choices),
     /// Stop the lab and remove everything of it.
@@ -138,7 +146,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             println!("\n{}", status::describe(&lab)?);
             println!("export KUBECONFIG={}", lab.kubeconfig().display());
         }
-        Subcommands::Demo => e2e::demo::run(std::env::current_exe()?).await?,
+        Subcommands::Demo { check: true, .. } => demo::check(&std::env::current_exe()?)?,
+        Subcommands::Demo { down: true, .. } => demo::remove().await?,
+        Subcommands::Demo { .. } => demo::run(std::env::current_exe()?).await?,
         Subcommands::Down => down::down(&Cache::from_env()?.lab(name)?).await?,
         Subcommands::Status => print!("{}", status::describe(&Lab::open(name)?)?),
         Subcommands::LoadImage { files } => {

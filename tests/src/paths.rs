@@ -11,6 +11,21 @@ pub const VOLATILE: &str = "/run";
 /// Inside a lab these are folders below its own, for the same reason.
 pub const KEPT: [&str; 2] = ["/var/lib", "/var/log"];
 
+/// The root of this repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_owned()
+}
+
+/// Fails where processes of a lab would not see `path`, and says what to do.
+pub fn ensure_visible(path: &Path, what_to_do: &str) -> Result<()> {
+    ensure!(
+        !path.starts_with(VOLATILE) && !KEPT.iter().any(|covered| path.starts_with(covered)),
+        "{} lies under {VOLATILE} or one of {KEPT:?}, which a lab covers: {what_to_do}",
+        path.display()
+    );
+    Ok(())
+}
+
 /// The folder that outlives labs and builds.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -70,11 +85,7 @@ impl LabPaths {
             "{} is longer than {LONGEST_LAB_FOLDER} bytes, too long for the sockets in it: set LLMFLEET_CACHE to a shorter path",
             root.display()
         );
-        ensure!(
-            !root.starts_with(VOLATILE) && !KEPT.iter().any(|covered| root.starts_with(covered)),
-            "{} lies under {VOLATILE} or one of {KEPT:?}, which a lab covers: set LLMFLEET_CACHE to another path",
-            root.display()
-        );
+        ensure_visible(&root, "set LLMFLEET_CACHE to another path")?;
         Ok(Self { name: name.to_owned(), lock: labs.join(format!("{name}.lock")), root })
     }
 

@@ -8,9 +8,15 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+
+/// Fails early, and with the reason, for whoever is not root.
+pub fn ensure_root(why: &str) -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "this takes root: {why}");
+    Ok(())
+}
 
 /// How much of a log is shown when its process fails.
 const SHOWN_LINES: usize = 12;

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 
 use crate::kubeconfig;
@@ -54,8 +54,8 @@ pub async fn run(kubeconfig: &Path, folder: &Path) -> Result<()> {
     };
     std::fs::create_dir_all(folder)?;
     let changes = futures::stream::select(
-        watcher::watcher(provisioner.claims.clone(), watcher::Config::default()).map(drop),
-        watcher::watcher(provisioner.volumes.clone(), watcher::Config::default()).map(drop),
+        watcher(provisioner.claims.clone(), watcher::Config::default()).default_backoff().map(drop),
+        watcher(provisioner.volumes.clone(), watcher::Config::default()).default_backoff().map(drop),
     );
     let mut changes = std::pin::pin!(changes.ready_chunks(BATCH));
     loop {

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-use crate::paths::Cache;
+use crate::paths::{Cache, repository};
 use crate::progress::Progress;
-use catalogue::{MODULES, Module, Tool};
+use catalogue::{CHECKERS, MODULES, Module, Tool};
 
 /// Where the system's own programs are, also for processes that get no environment.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,14 +54,23 @@ impl Tools {
             if !module.tools.iter().any(|tool| missing(&tool)) {
                 continue;
             }
-            // Two test programs may come here at once: the second waits, then finds the tools there.
-            let _lock = self.lock(module)?;
+            // Two may come here at once: the second waits, then finds the tools there. It must not wait on the thread
+            // of the first, which may be the same.
+            let folder = self.folders[module.name].clone();
+            let _lock = tokio::task::spawn_blocking(move || lock(&folder)).await??;
             for tool in module.tools.iter().filter(missing) {
                 progress.step(tool.name, Some(tool.cold_seconds), self.build(module, tool)).await?;
             }
         }
         progress.finish("Tools are built");
         Ok(())
+    }
+
+    /// Builds what a lab and those who use it need: all but what only checks.
+    pub async fn ensure_for_lab(&self) -> Result<()> {
+        let tools = MODULES.iter().flat_map(|module| module.tools.iter());
+        let names: Vec<_> = tools.map(|tool| tool.name).filter(|name| !CHECKERS.contains(name)).collect();
+        self.ensure(&names).await
     }
 
     /// Builds all tools.
@@ -88,13 +97,6 @@ impl Tools {
         path
     }
 
-    fn lock(&self, module: &Module) -> Result<Flock<File>> {
-        let folder = &self.folders[module.name];
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let file = File::create(folder.join(".lock"))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
-    }
-
     async fn build(&self, module: &Module, tool: &Tool) -> Result<()> {
         let folder = &self.folders[module.name];
         let aside = folder.join(format!(".building-{}", tool.name));
@@ -119,8 +121,14 @@ impl Tools {
     }
 }
 
+fn lock(folder: &Path) -> Result<Flock<File>> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = File::create(folder.join(".lock"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
 fn module_folder(module: &Module) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("lab").join(module.name)
+    repository().join("tests/lab").join(module.name)
 }
 
 /// All that a build depends on, by file name; the tests of our own sources do not matter.

@@ -5,36 +5,70 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use crate::lab::cgroups;
 use crate::lab::down::loop_devices;
-use crate::lab::kubelet::{CGROUPS, hierarchies};
 use crate::paths::LabPaths;
 use crate::process::output;
+use crate::supervisor::namespaces::TUNABLES;
 
-/// The machine's network as it is configured. A lab must not change it even while it runs.
+/// What a lab must not change even while it runs: the machine's network as it is configured, and kernel settings.
 #[derive(Debug, Eq, PartialEq)]
-pub struct HostNetwork {
+pub struct Host {
     links: String,
     routes: String,
     nftables: String,
     iptables: String,
+    settings: Vec<(&'static str, String)>,
 }
 
-impl HostNetwork {
+impl Host {
     /// As it is now.
     pub fn now() -> Result<Self> {
-        let names = ["-o", "link", "show"];
-        let links = output(Command::new("ip").args(names))?;
+        let links = output(Command::new("ip").args(["-o", "link", "show"]))?;
         // Beside the names stand counters and states that change by themselves.
         let links = links.lines().filter_map(|line| line.split(' ').nth(1)).collect::<Vec<_>>().join(" ");
+        let settings = TUNABLES.iter().map(|(setting, _)| {
+            Ok((*setting, fs::read_to_string(setting).with_context(|| (*setting).to_owned())?))
+        });
         Ok(Self {
             links,
-            routes: output(Command::new("ip").args(["route", "show", "table", "all"]))?,
-            nftables: output(Command::new("nft").args(["list", "ruleset"]))?,
-            iptables: output(&mut Command::new("iptables-save"))?,
+            routes: lasting_routes(&output(Command::new("ip").args(["route", "show", "table", "all"]))?),
+            nftables: output(Command::new("nft").args(["--stateless", "list", "ruleset"]))?,
+            iptables: lasting_rules(&output(&mut Command::new("iptables-save"))?),
+            settings: settings.collect::<Result<_>>()?,
         })
     }
+}
+
+/// Routes without the seconds that learned ones have left.
+fn lasting_routes(routes: &str) -> String {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut lasting = Vec::new();
+        while let Some(word) = words.next() {
+            if word == "expires" {
+                words.next();
+            } else {
+                lasting.push(word);
+            }
+        }
+        lasting.join(" ")
+    };
+    routes.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Rules of iptables without the comments, which tell the time, and without counters.
+fn lasting_rules(rules: &str) -> String {
+    let rules = rules.lines().filter(|line| !line.starts_with('#'));
+    // A chain is `:NAME POLICY [PACKETS:BYTES]`; a rule may begin with the same brackets.
+    let counter = |word: &&str| word.starts_with('[') && word.ends_with(']') && word.contains(':');
+    let line = |line: &str| {
+        let words: Vec<_> = line.split(' ').filter(|word| !counter(word)).collect();
+        words.join(" ")
+    };
+    rules.map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The processes in a lab's namespaces.
@@ -87,7 +121,9 @@ pub fn left(paths: &LabPaths) -> Result<Vec<String>> {
                 .map(|line| format!("mount of {pid}: {line}")),
         );
     }
-    let groups = hierarchies(Path::new(CGROUPS))?.into_iter().map(|hierarchy| hierarchy.join(paths.cgroup()));
+    let groups = cgroups::hierarchies(Path::new(cgroups::MOUNTED))?
+        .into_iter()
+        .map(|hierarchy| hierarchy.join(paths.cgroup()));
     left.extend(
         groups.filter(|group| group.exists()).map(|group| format!("control group {}", group.display())),
     );
@@ -96,4 +132,25 @@ pub fn left(paths: &LabPaths) -> Result<Vec<String>> {
         left.push(format!("folder {folder}"));
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_by_itself_is_left_out() {
+        let saved = |at: &str, count: u32| {
+            format!(
+                "# Generated on {at}\n*nat\n:INPUT ACCEPT [{count}:99]\n[{count}:1] -A INPUT -j ACCEPT\nCOMMIT\n"
+            )
+        };
+        assert_eq!(lasting_rules(&saved("Mon", 1)), lasting_rules(&saved("Tue", 2)));
+        assert_eq!(lasting_rules(&saved("Mon", 1)), "*nat\n:INPUT ACCEPT\n-A INPUT -j ACCEPT\nCOMMIT");
+        let learned = |left: u32| {
+            format!("default via fe80::1 dev a expires {left}sec pref medium\nlocal ::1 dev lo\n")
+        };
+        assert_eq!(lasting_routes(&learned(9)), lasting_routes(&learned(8)));
+        assert_eq!(lasting_routes(&learned(9)), "default via fe80::1 dev a pref medium\nlocal ::1 dev lo");
+    }
 }

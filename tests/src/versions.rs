@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use crate::addresses::{
@@ -21,6 +20,7 @@ use crate::control_plane::configuration;
 use crate::forward::Forward;
 use crate::lab::Lab;
 use crate::process::wait_for;
+use crate::{kubeconfig, web};
 
 /// A lab is up before the last of its components serves metrics.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub async fn versions(lab: &Lab) -> Result<BTreeMap<String, String>> {
         let forward = forward(lab, address)?;
         let url = format!("http://{}/metrics", forward.local());
         let version = wait_for(component, PATIENCE, async || {
-            label(&reqwest::get(&url).await?.text().await?, metric).context("it tells no version")
+            label(&web::get(&url).await?.text().await?, metric).context("it tells no version")
         });
         versions.insert(component.to_owned(), version.await?);
     }
@@ -61,7 +61,7 @@ pub async fn versions(lab: &Lab) -> Result<BTreeMap<String, String>> {
             .insert(component.to_owned(), label(&metrics, BUILD_INFO).with_context(|| component.to_owned())?);
     }
     let url = format!("{}/api/v1/status/buildinfo", lab.prometheus_url());
-    let build: Value = reqwest::get(url).await?.json().await?;
+    let build: Value = web::get(&url).await?.json().await?;
     let prometheus = build["data"]["version"].as_str().context("Prometheus says no version")?;
     versions.insert("prometheus".to_owned(), prometheus.to_owned());
     Ok(versions)
@@ -74,8 +74,7 @@ fn forward(lab: &Lab, target: SocketAddr) -> Result<Forward> {
 /// These components ask the API server whether the caller may see their metrics, and know callers by their token.
 async fn secured_metrics(lab: &Lab, target: SocketAddr) -> Result<String> {
     let forward = forward(lab, target)?;
-    let kubeconfig = Kubeconfig::read_from(lab.kubeconfig())?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let mut config = kubeconfig::config(&lab.kubeconfig()).await?;
     config.cluster_url = format!("https://{}", forward.local()).parse()?;
     let tokens = fs::read_to_string(lab.paths().join(TOKENS))?;
     config.auth_info.token = configuration::token_of(&tokens).map(|token| token.to_owned().into());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::control_plane::ControlPlane;
-use e2e::paths::Cache;
+use e2e::paths::{Cache, repository};
 use e2e::process::output;
 use e2e::tools::Tools;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -20,12 +20,8 @@ use serde_json::{Value, json};
 const SYSTEM: &str = "llm-fleet-system";
 const CHARTS: [&str; 2] = ["llm-fleet", "llm-fleet-crds"];
 
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
 fn chart(name: &str) -> PathBuf {
-    workspace().join("charts").join(name)
+    repository().join("charts").join(name)
 }
 
 async fn tool(name: &str) -> Command {
@@ -34,12 +30,17 @@ async fn tool(name: &str) -> Command {
     Command::new(tools.path(name))
 }
 
+async fn print_helm_version() {
+    println!("helm {}", output(tool("helm").await.args(["version", "--short"])).unwrap().trim());
+}
+
 fn yaml_of(path: &Path) -> Value {
     serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[tokio::test]
 async fn charts_are_without_fault() {
+    print_helm_version().await;
     for name in CHARTS {
         let lint = ["lint", "--strict", "--kube-version", "1.36.3"];
         println!("{}", output(tool("helm").await.args(lint).arg(chart(name))).unwrap());
@@ -108,7 +109,7 @@ fn excessive(rule: &Value) -> bool {
 #[test]
 fn no_rule_is_wider_than_a_list_of_words() {
     for file in ["llm-fleet.yaml", "llm-fleet-full.yaml"] {
-        let manifest = std::fs::read_to_string(workspace().join("deploy/rendered").join(file)).unwrap();
+        let manifest = std::fs::read_to_string(repository().join("deploy/rendered").join(file)).unwrap();
         let rules = rules(&manifest);
         assert!(rules.len() > 10, "{file}: only {} rules", rules.len());
         for (role, rule) in rules {
@@ -129,6 +130,8 @@ impl Cluster {
     async fn start() -> Self {
         let control_plane = ControlPlane::start().await.unwrap();
         let client = control_plane.client().await.unwrap();
+        println!("{:#?}", control_plane.versions().await.unwrap());
+        print_helm_version().await;
         for name in [SYSTEM, "team-a", "team-b", "other"] {
             let namespace = serde_json::from_value(json!({
                 "metadata": { "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
@@ -172,19 +175,13 @@ impl Cluster {
 #[tokio::test]
 async fn installs_upgrades_and_goes_again() {
     let cluster = Cluster::start().await;
-    let version = cluster.client.apiserver_version().await.unwrap().git_version;
-    println!(
-        "kube-apiserver {version}, helm {}",
-        cluster.helm(&["version", "--short"]).await.unwrap().trim()
-    );
-
     let notes = cluster.install("llm-fleet", &[]).await;
     assert!(notes.contains("Its kinds are missing"), "{notes}");
     cluster.install("llm-fleet-crds", &[]).await;
     let notes = cluster.install("llm-fleet", &["--set", "imageRegistry=localhost"]).await;
     assert!(!notes.contains("Its kinds are missing"), "{notes}");
 
-    let samples = workspace().join("deploy/samples");
+    let samples = repository().join("deploy/samples");
     let samples = ["apply", "--dry-run=server", "--validate=strict", "-f", samples.to_str().unwrap()];
     println!("{}", cluster.control_plane.run_kubectl(&samples).unwrap());
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
+use std::collections::BTreeMap;
+
 use e2e::control_plane::ControlPlane;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::Api;
@@ -15,14 +17,20 @@ fn namespace(name: &str, enforce: &str) -> Namespace {
     .unwrap()
 }
 
+fn print_versions(versions: &BTreeMap<&str, String>) {
+    for (component, version) in versions {
+        println!("{component} {version}");
+    }
+}
+
 #[tokio::test]
 async fn two_control_planes_side_by_side() {
     let (first, second) =
         tokio::try_join!(ControlPlane::start(), ControlPlane::start_with_controllers()).unwrap();
     let (a, b) = (first.client().await.unwrap(), second.client().await.unwrap());
-    let version = a.apiserver_version().await.unwrap();
-    println!("kube-apiserver {} at {} and {}", version.git_version, first.url(), second.url());
-    assert_eq!(version.git_version, "v1.36.3");
+    let versions = first.versions().await.unwrap();
+    print_versions(&versions);
+    assert_eq!(versions["kube-apiserver"], "v1.36.3");
 
     let created: Namespace = Api::all(a.clone())
         .create(&PostParams::default(), &namespace("only-here", "restricted"))
@@ -59,6 +67,7 @@ async fn two_control_planes_side_by_side() {
 #[tokio::test]
 async fn admission_and_rights_are_real() {
     let control_plane = ControlPlane::start().await.unwrap();
+    print_versions(&control_plane.versions().await.unwrap());
     let client = control_plane.client().await.unwrap();
     Api::all(client.clone()).create(&PostParams::default(), &namespace("safe", "restricted")).await.unwrap();
     let pod: Pod = serde_json::from_value(json!({

@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use e2e::control_plane::ControlPlane;
 use e2e::crds;
+use e2e::paths::repository;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 const NAMESPACE: &str = "default";
 
 fn manifests(folder: &str) -> Vec<(PathBuf, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(folder);
+    let folder = repository().join("tests/manifests").join(folder);
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
@@ -59,7 +60,7 @@ async fn send(client: &Client, text: &str) -> Result<DynamicObject, kube::Error>
 async fn every_manifest_gets_what_it_names() {
     let plane = ControlPlane::start().await.unwrap();
     let client = plane.client().await.unwrap();
-    println!("kube-apiserver {}", client.apiserver_version().await.unwrap().git_version);
+    println!("{:#?}", plane.versions().await.unwrap());
     crds::install(&client).await.unwrap();
 
     let mut wrong = Vec::new();
@@ -82,8 +83,7 @@ async fn every_manifest_gets_what_it_names() {
 }
 
 async fn defaults_are_filled_in(client: &Client) {
-    let minimal =
-        std::fs::read_to_string(crds::repository().join("tests/manifests/valid/minimal-claim.yaml"));
+    let minimal = std::fs::read_to_string(repository().join("tests/manifests/valid/minimal-claim.yaml"));
     let stored = send(client, &minimal.unwrap()).await.unwrap();
     let spec = &stored.data["spec"];
     assert_eq!(spec["replicas"], 1);
@@ -93,7 +93,7 @@ async fn defaults_are_filled_in(client: &Client) {
 }
 
 async fn printer_columns_and_scale_work(plane: &ControlPlane, client: &Client) {
-    let manifest = crds::repository().join("tests/manifests/valid/minimal-claim.yaml");
+    let manifest = repository().join("tests/manifests/valid/minimal-claim.yaml");
     plane.run_kubectl(&["apply", "-f", manifest.to_str().unwrap()]).unwrap();
     let status = json!({ "status": {
         "servedName": "chat", "readyReplicas": 1, "replicas": 1, "selector": "llmfleet.dev/deployment=chat",
@@ -120,11 +120,12 @@ async fn printer_columns_and_scale_work(plane: &ControlPlane, client: &Client) {
 #[tokio::test]
 async fn unknown_fields_are_refused_or_warned_of() {
     let plane = ControlPlane::start().await.unwrap();
+    println!("{:#?}", plane.versions().await.unwrap());
     let client = plane.client().await.unwrap();
     crds::install(&client).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("unknown.yaml");
-    let text = std::fs::read_to_string(crds::repository().join("tests/manifests/valid/minimal-claim.yaml"));
+    let text = std::fs::read_to_string(repository().join("tests/manifests/valid/minimal-claim.yaml"));
     let text = text.unwrap() + "  contextLenght: 4096\n";
     std::fs::write(&file, &text).unwrap();
     let file = file.to_str().unwrap();

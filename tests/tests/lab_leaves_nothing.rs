@@ -1,4 +1,4 @@
-//! A lab does what a cluster does, does not touch the machine's network, and leaves nothing behind, however it ends.
+//! A lab does what a cluster does, does not touch the machine's network or settings, and leaves nothing behind, however it ends.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
@@ -12,7 +12,10 @@ use e2e::lab::{Lab, device_plugin, down, up};
 use e2e::paths::{Cache, LabPaths};
 use e2e::process::{output, wait_for};
 use e2e::supervisor::client::Supervisor;
-use e2e::traces::{HostNetwork, Namespaces, left};
+use e2e::supervisor::namespaces::TUNABLES;
+use e2e::tools::Tools;
+use e2e::traces::{Host, Namespaces, left};
+use e2e::{packages, web};
 use nix::sys::signal::{Signal, kill};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lab");
@@ -31,18 +34,23 @@ fn paths(name: &str) -> LabPaths {
     Cache::from_env().unwrap().lab(name).unwrap()
 }
 
+/// What is installed and built once, so that no test measures or waits for it.
+async fn prepare() {
+    packages::ensure(&packages::of_a_node(), |what| println!("{what}")).await.unwrap();
+    Tools::locate(&Cache::from_env().unwrap()).unwrap().ensure_for_lab().await.unwrap();
+}
+
 async fn start(name: &str) -> Lab {
     up::up(&Options { name: name.to_owned(), card: None, program: PathBuf::from(PROGRAM) }).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_lab_is_a_cluster_and_leaves_nothing() {
-    let before = HostNetwork::now().unwrap();
+    prepare().await;
+    let before = Host::now().unwrap();
     let guard = Ended(paths("test-leaves"));
     let lab = start("test-leaves").await;
-    for (component, version) in e2e::versions(&lab).await.unwrap() {
-        println!("{component} {version}");
-    }
+    print_versions(&lab).await;
     let archive = lab.paths().join("busybox.tar");
     Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
     lab.load_image(&archive).unwrap();
@@ -75,7 +83,13 @@ async fn a_lab_is_a_cluster_and_leaves_nothing() {
     .await
     .unwrap();
     assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
-    assert_eq!(HostNetwork::now().unwrap(), before);
+    assert_eq!(Host::now().unwrap(), before);
+}
+
+async fn print_versions(lab: &Lab) {
+    for (component, version) in e2e::versions(lab).await.unwrap() {
+        println!("{component} {version}");
+    }
 }
 
 fn pods_see_their_card(lab: &Lab) {
@@ -85,23 +99,19 @@ fn pods_see_their_card(lab: &Lab) {
 }
 
 async fn services_have_names(lab: &Lab) {
-    let fetch = [
-        "exec",
-        "-n",
-        "lab-test",
-        "client",
-        "--",
-        "wget",
-        "-qO-",
-        "http://server.lab-test.svc.cluster.local/who",
-    ];
-    assert_eq!(lab.run_kubectl(&fetch).unwrap(), "4711\n", "the server's own user, through a service");
+    let in_client =
+        |command: &[&str]| lab.run_kubectl(&[&["exec", "-n", "lab-test", "client", "--"], command].concat());
+    // A ready pod becomes reachable through its service, and by its name, a moment later.
+    let fetched = wait_for("the service by its name", PATIENCE, async || {
+        in_client(&["wget", "-qO-", "http://server.lab-test.svc.cluster.local/who"])
+    });
+    assert_eq!(fetched.await.unwrap(), "4711\n", "the server's own user, through a service");
     let forward = lab.forward("lab-test/server:80", "127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let answer = reqwest::get(format!("http://{}/who", forward.local())).await.unwrap().text().await.unwrap();
+    let answer = web::get(&format!("http://{}/who", forward.local())).await.unwrap().text().await.unwrap();
     assert_eq!(answer, "4711\n", "the same from this machine");
-    let refused =
-        lab.run_kubectl(&["exec", "-n", "lab-test", "client", "--", "nslookup", "example.com"]).unwrap_err();
-    assert!(refused.to_string().contains("1"), "{refused}");
+    // The resolver is asked and says no; that it cannot be reached would be another answer.
+    let refused = in_client(&["sh", "-c", "nslookup example.com 2>&1 || true"]).unwrap();
+    assert!(refused.contains("NXDOMAIN"), "{refused}");
 }
 
 fn claims_have_their_size(lab: &Lab) {
@@ -129,7 +139,7 @@ fn privilege_is_refused(lab: &Lab) {
 async fn metrics_are_scraped(lab: &Lab) {
     let url = format!("{}/api/v1/query?query=lab_test_metric", lab.prometheus_url());
     let labels = wait_for("a scrape", PATIENCE, async || {
-        let found: serde_json::Value = reqwest::get(&url).await?.json().await?;
+        let found: serde_json::Value = web::get(&url).await?.json().await?;
         let labels = found["data"]["result"][0]["metric"].clone();
         anyhow::ensure!(!labels.is_null(), "{found}");
         Ok(labels)
@@ -142,8 +152,13 @@ async fn metrics_are_scraped(lab: &Lab) {
     );
 }
 
-fn nothing_outside_is_touched(lab: &Lab, before: &HostNetwork) {
-    assert_eq!(&HostNetwork::now().unwrap(), before, "while the lab runs");
+fn nothing_outside_is_touched(lab: &Lab, before: &Host) {
+    assert_eq!(&Host::now().unwrap(), before, "while the lab runs");
+    // Where the machine's settings are what a kubelet wants by chance, this shows that it could not have changed them.
+    let inside = std::fs::read_to_string(format!("/proc/{}/mountinfo", lab.supervisor().pid())).unwrap();
+    for (setting, _) in TUNABLES {
+        assert!(inside.contains(&format!(" {setting} ")), "{setting} is not the lab's own");
+    }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&lab.paths().root().to_string_lossy().into_owned()), "{mounts}");
 }
@@ -151,7 +166,8 @@ fn nothing_outside_is_touched(lab: &Lab, before: &HostNetwork) {
 /// `lab up` is killed at three moments: before there is a supervisor, with some processes, and with a kubelet.
 #[tokio::test]
 async fn a_start_that_was_killed_leaves_nothing() {
-    let before = HostNetwork::now().unwrap();
+    prepare().await;
+    let before = Host::now().unwrap();
     let guard = Ended(paths("test-killed"));
     let moments: [fn(&LabPaths) -> bool; 3] =
         [|paths| paths.root().exists(), |paths| runs(paths, "etcd"), |paths| runs(paths, "kubelet")];
@@ -167,7 +183,7 @@ async fn a_start_that_was_killed_leaves_nothing() {
         starting.wait().unwrap();
         down::down(&guard.0).await.unwrap();
         assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
-        assert_eq!(HostNetwork::now().unwrap(), before);
+        assert_eq!(Host::now().unwrap(), before);
     }
     // Down is fine with a lab that is not there.
     down::down(&guard.0).await.unwrap();
@@ -186,8 +202,10 @@ fn runs(paths: &LabPaths, name: &str) -> bool {
 /// The first process is killed, which ends all; the next `up` brings the same cluster back, with pods and data.
 #[tokio::test]
 async fn a_lab_that_was_killed_is_healed() {
+    prepare().await;
     let guard = Ended(paths("test-heals"));
     let lab = start("test-heals").await;
+    print_versions(&lab).await;
     let archive = lab.paths().join("busybox.tar");
     Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
     lab.load_image(&archive).unwrap();

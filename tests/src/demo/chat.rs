@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use crate::web;
+
 /// An answer that came as a stream.
 #[derive(Debug)]
 pub struct Answer {
@@ -30,11 +32,10 @@ pub async fn ask(base: &str, model: &str, question: &str, mut show: impl FnMut(&
         "stream": true,
         "stream_options": { "include_usage": true },
     });
-    let client = reqwest::Client::builder().timeout(LIMIT).build()?;
-    let started = Instant::now();
     let url = format!("{base}{}", contract::http::CHAT_COMPLETIONS);
-    let response =
-        client.post(&url).json(&body).send().await.with_context(|| format!("cannot reach {url}"))?;
+    let request = web::client(&url)?.post(&url).timeout(LIMIT).json(&body);
+    let started = Instant::now();
+    let response = request.send().await.with_context(|| format!("cannot reach {url}"))?;
     let status = response.status();
     ensure!(status.is_success(), "{url} answered {status}: {}", response.text().await.unwrap_or_default());
 

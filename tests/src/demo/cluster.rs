@@ -1,45 +1,19 @@
 //! The cluster that the demo runs on: the lab, or one that the user has and names.
 //!
-//! In: `DEMO_CLUSTER`. Out: programs to talk to it, a way to bring images and a way to reach services.
-//! A kubeconfig that merely lies around is never used: the user says so, or the lab is made.
+//! In: the user's wishes. Out: programs to talk to it, a way to bring images and a way to reach services.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
+use super::wishes::{Kind, Wishes};
 use crate::forward::Forward;
 use crate::kubeconfig;
 use crate::lab::Lab;
 use crate::process::{self, Bound, wait_for};
-
-/// Which cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The local cluster of this repository.
-    Lab,
-    /// A kind cluster; its name is in `DEMO_CLUSTER_NAME`, or `kind`.
-    Kind,
-    /// A k3d cluster; its name is in `DEMO_CLUSTER_NAME`, or `k3s-default`.
-    K3d,
-    /// What `KUBECONFIG` says; images come from `DEMO_REGISTRY`, or are on the nodes already.
-    Kubeconfig,
-}
-
-impl Kind {
-    /// Reads `DEMO_CLUSTER`.
-    pub fn parse(text: Option<&str>) -> Result<Self> {
-        Ok(match text {
-            None | Some("" | "lab") => Self::Lab,
-            Some("kind") => Self::Kind,
-            Some("k3d") => Self::K3d,
-            Some("kubeconfig") => Self::Kubeconfig,
-            Some(other) => bail!("DEMO_CLUSTER is {other:?}; it may be lab, kind, k3d or kubeconfig"),
-        })
-    }
-}
 
 /// A cluster that is up.
 #[derive(Debug)]
@@ -115,53 +89,62 @@ pub struct Target<'a> {
 /// A user's own cluster.
 #[derive(Debug)]
 pub struct Foreign {
-    kind: Kind,
-    name: String,
+    wishes: Wishes,
     kubeconfig: PathBuf,
-    registry: Option<String>,
     folder: PathBuf,
 }
 
 impl Foreign {
     /// Finds it; `folder` takes the kubeconfig that kind or k3d print.
-    pub fn find(kind: Kind, folder: &Path) -> Result<Self> {
-        let default = if kind == Kind::K3d { "k3s-default" } else { "kind" };
-        let name = std::env::var("DEMO_CLUSTER_NAME").unwrap_or_else(|_| default.to_owned());
-        let registry = std::env::var("DEMO_REGISTRY").ok();
+    pub fn find(wishes: &Wishes, folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
         let printed = |command: &mut Command| -> Result<PathBuf> {
-            std::fs::create_dir_all(folder)?;
             let path = folder.join("demo.kubeconfig");
             std::fs::write(&path, process::output(command)?)?;
             Ok(path)
         };
-        let kubeconfig = match kind {
-            Kind::Kind => printed(Command::new("kind").args(["get", "kubeconfig", "--name", &name]))?,
-            Kind::K3d => printed(Command::new("k3d").args(["kubeconfig", "get", &name]))?,
-            Kind::Lab | Kind::Kubeconfig => std::env::var_os("KUBECONFIG")
-                .map(PathBuf::from)
-                .context("set KUBECONFIG to the cluster's file")?,
+        let name = &wishes.name;
+        let kubeconfig = match wishes.kind {
+            Kind::Kind => printed(Command::new("kind").args(["get", "kubeconfig", "--name", name]))?,
+            Kind::K3d => printed(Command::new("k3d").args(["kubeconfig", "get", name]))?,
+            Kind::Lab | Kind::Kubeconfig => wishes.kubeconfig.clone().context("KUBECONFIG is not set")?,
         };
-        ensure!(kubeconfig.exists(), "{} does not exist", kubeconfig.display());
-        Ok(Self { kind, name, kubeconfig, registry, folder: folder.to_owned() })
+        Ok(Self { wishes: wishes.clone(), kubeconfig, folder: folder.to_owned() })
+    }
+
+    /// The file by which it is reached.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The Prometheus that scrapes it.
+    pub fn prometheus(&self) -> Option<String> {
+        self.wishes.prometheus.clone()
     }
 
     fn load_image(&self, archive: &Path, reference: &str) -> Result<String> {
         let archive = archive.display().to_string();
-        match self.kind {
+        match self.wishes.kind {
             Kind::Kind => {
                 process::output(Command::new("kind").args([
                     "load",
                     "image-archive",
                     &archive,
                     "--name",
-                    &self.name,
+                    &self.wishes.name,
                 ]))?;
             }
             Kind::K3d => {
-                process::output(Command::new("k3d").args(["image", "import", &archive, "-c", &self.name]))?;
+                process::output(Command::new("k3d").args([
+                    "image",
+                    "import",
+                    &archive,
+                    "-c",
+                    &self.wishes.name,
+                ]))?;
             }
             Kind::Lab | Kind::Kubeconfig => {
-                let Some(registry) = &self.registry else { return Ok(reference.to_owned()) };
+                let Some(registry) = &self.wishes.registry else { return Ok(reference.to_owned()) };
                 let pushed = reference.replacen("localhost", registry, 1);
                 process::output(
                     Command::new("buildah").args(["pull", &format!("docker-archive:{archive}")]),
@@ -204,13 +187,6 @@ fn local_port(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_named_clusters_are_used() {
-        assert_eq!(Kind::parse(None).unwrap(), Kind::Lab);
-        assert_eq!(Kind::parse(Some("k3d")).unwrap(), Kind::K3d);
-        assert!(Kind::parse(Some("prod")).is_err());
-    }
 
     #[test]
     fn the_port_that_kubectl_chose_is_read() {

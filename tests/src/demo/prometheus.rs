@@ -4,6 +4,8 @@ use anyhow::{Context, Result, bail};
 use contract::metrics::Metric;
 use serde_json::Value;
 
+use crate::web;
+
 /// What the demo asks of Prometheus.
 #[derive(Clone, Copy, Debug)]
 pub enum Figure {
@@ -46,7 +48,8 @@ impl Figure {
 pub async fn read(base: &str, figure: Figure) -> Result<f64> {
     let query = figure.query();
     let url = reqwest::Url::parse_with_params(&format!("{base}/api/v1/query"), [("query", &query)])?;
-    let response = reqwest::get(url).await.with_context(|| format!("cannot reach Prometheus at {base}"))?;
+    let response =
+        web::get(url.as_str()).await.with_context(|| format!("cannot ask Prometheus at {base}"))?;
     number(&response.json().await?, &query)
 }
 

@@ -1,5 +1,6 @@
 //! What the demo does to a cluster, step by step, with the programs that a user has.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::cluster::Cluster;
 use super::prometheus::{self, Figure};
 use crate::image::Image;
-use crate::install::{self, Archive, REGISTRY, repository};
-use crate::paths::Cache;
+use crate::install::{self, Archive, REGISTRY};
+use crate::paths::{Cache, repository};
 use crate::process::{output, wait_for};
 use crate::tools::Tools;
 
@@ -17,6 +18,8 @@ use crate::tools::Tools;
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The web server's image; the manifest names it too.
 const SOURCE_IMAGE: &str = "localhost/llm-fleet/model-source:demo";
+/// How its archives are called, before the fingerprint.
+const SOURCE_ARCHIVE: &str = "model-source-";
 /// kubectl's patience.
 const PATIENCE: &str = "120s";
 
@@ -32,7 +35,6 @@ pub(super) fn images(cache: &Cache) -> Result<Images> {
     let ours = install::archives()?;
     let model = cache.root().join("models").join(MODEL);
     ensure!(model.is_file(), "{} is missing: run `make model`", model.display());
-    let file = repository().join("target/images/model-source.tar");
     let source = Image {
         name: SOURCE_IMAGE.to_owned(),
         files: vec![("/bin/busybox".into(), "/bin/busybox".to_owned()), (model, format!("/models/{MODEL}"))],
@@ -41,7 +43,15 @@ pub(super) fn images(cache: &Cache) -> Result<Images> {
             .map(str::to_owned)
             .to_vec(),
     };
+    // Named after what is in it, and written whole: one that is there is right.
+    let folder = repository().join("target/images");
+    let file = folder.join(format!("{SOURCE_ARCHIVE}{}.tar", source.fingerprint()?));
     if !file.is_file() {
+        for old in fs::read_dir(&folder)?.flatten() {
+            if old.file_name().to_string_lossy().starts_with(SOURCE_ARCHIVE) && old.path().is_file() {
+                fs::remove_file(old.path())?;
+            }
+        }
         source.write(&file)?;
     }
     let source = Archive { name: "model-source", reference: SOURCE_IMAGE.to_owned(), file };
@@ -87,11 +97,19 @@ impl Commands<'_> {
         command
     }
 
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        output(self.tool("kubectl").args(arguments))
+    }
+
+    pub(super) fn helm(&self, arguments: &[&str]) -> Result<String> {
+        output(self.tool("helm").args(arguments))
+    }
+
     /// Installs both charts.
-    pub(super) fn install(&self, names: &Names) -> Result<()> {
+    pub(super) fn install(&self, names: &Names, keep_kinds: bool) -> Result<()> {
         let simulated = matches!(self.cluster, Cluster::Lab(_));
         let values = [format!("imageRegistry={}", names.registry), format!("simulatedDevices={simulated}")];
-        install::charts(|| self.tool("helm"), &values)
+        install::charts_with(|| self.tool("helm"), &[format!("keep={keep_kinds}")], &values)
     }
 
     /// Starts the web server that has the model.
@@ -120,14 +138,11 @@ pub(super) struct Metrics {
 impl Metrics {
     /// The lab's own, or the one that the user names.
     pub(super) fn find(cluster: &Cluster) -> Result<Self> {
-        match cluster {
-            Cluster::Lab(lab) => Ok(Self { base: lab.prometheus_url() }),
-            Cluster::Foreign(_) => {
-                let base = std::env::var("DEMO_PROMETHEUS");
-                let why = "set DEMO_PROMETHEUS to the URL of the Prometheus that scrapes this cluster";
-                Ok(Self { base: base.context(why)?.trim_end_matches('/').to_owned() })
-            }
-        }
+        let base = match cluster {
+            Cluster::Lab(lab) => Some(lab.prometheus_url()),
+            Cluster::Foreign(foreign) => foreign.prometheus(),
+        };
+        Ok(Self { base: base.context("DEMO_PROMETHEUS is not set")? })
     }
 
     pub(super) async fn read(&self, figure: Figure) -> Result<f64> {

@@ -12,7 +12,6 @@ use super::cluster::Cluster;
 use super::report::Report;
 use super::watch::Followed;
 use super::{DEPLOYMENT, NAMESPACE};
-use crate::paths::LabPaths;
 use crate::tools::Tools;
 
 pub(super) fn chapter(number: u32, title: &str) {
@@ -100,13 +99,19 @@ pub(super) fn next(cluster: &Cluster, tools: &Tools) {
         "  curl -N localhost:{port}{} -H 'Content-Type: application/json' \\\n    -d '{{\"model\":\"{DEPLOYMENT}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'",
         contract::http::CHAT_COMPLETIONS
     );
-    if let Cluster::Lab(lab) = cluster {
-        eprintln!("  Prometheus: {}", lab.prometheus_url());
-        eprintln!("  to remove all of it: make demo-down");
+    let down = "make demo-down";
+    match cluster {
+        Cluster::Lab(lab) => {
+            eprintln!("  Prometheus: {}", lab.prometheus_url());
+            eprintln!("  to remove all of it: {down}");
+        }
+        Cluster::Foreign(_) => {
+            eprintln!("  to remove all of it, with DEMO_CLUSTER as it is: {down}");
+        }
     }
 }
 
 /// Where to look when the demo failed.
-pub(super) fn evidence(lab: &LabPaths) {
-    eprintln!("\n  The logs of the cluster are in {}", lab.join("log").display());
+pub(super) fn evidence(folder: &Path) {
+    eprintln!("\n  Logs, events and what the cluster said of the model are in {}", folder.display());
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use contract::labels;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::Value;
@@ -42,8 +42,18 @@ pub async fn until_ready(
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut objects = std::pin::pin!(watcher(api, only).default_backoff().applied_objects());
     let mut seen = Seen::default();
+    let mut trouble = None;
     let work = async {
-        while let Some(object) = objects.try_next().await? {
+        while let Some(next) = objects.next().await {
+            let object = match next {
+                Ok(object) => object,
+                // The watcher starts again by itself, each time later; what it could not do matters at the limit.
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    continue;
+                }
+            };
+            trouble = None;
             for sentence in seen.observe(&object.data["status"], started.elapsed()) {
                 show(started.elapsed(), &sentence);
             }
@@ -55,7 +65,10 @@ pub async fn until_ready(
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => bail!("{name} is not ready after {} s: {}", limit.as_secs(), seen.last_words()),
+        Err(_) => {
+            let why = trouble.unwrap_or_else(|| seen.last_words());
+            bail!("{name} is not ready after {} s: {why}", limit.as_secs())
+        }
     }
 }
 

@@ -35,9 +35,9 @@ pub fn files(site: &Site<'_>) -> Vec<ConfigFile> {
 }
 
 /// Its process.
-pub fn process(site: &Site<'_>) -> Spec {
+pub fn process(site: &Site<'_>) -> Result<Spec> {
     let config = site.config("containerd.toml").to_string_lossy().into_owned();
-    site.process(NAME, Path::new("/usr/bin/containerd"), vec!["--config".to_owned(), config])
+    site.package(NAME, vec!["--config".to_owned(), config])
 }
 
 /// Imports a docker-archive for the kubelet to use.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::kubelet::{CGROUPS, hierarchies};
+use super::cgroups;
 use crate::paths::LabPaths;
-use crate::process::{output, wait_for};
+use crate::process::{ensure_root, output, wait_for};
 use crate::progress::Progress;
 use crate::supervisor::client;
 
@@ -37,6 +37,7 @@ pub fn lock(paths: &LabPaths) -> Result<Flock<fs::File>> {
 
 /// Ends the lab and removes everything of it.
 pub async fn down(paths: &LabPaths) -> Result<()> {
+    ensure_root("a lab's processes, mounts and control groups are root's")?;
     let progress = Progress::start(&format!("Stopping the lab {:?}", paths.name()));
     let _lock = lock(paths)?;
     progress.step("processes, with their mounts and network", None, client::kill_all(paths)).await?;
@@ -76,26 +77,9 @@ pub fn loop_devices(paths: &LabPaths) -> Result<Vec<PathBuf>> {
 
 async fn remove_cgroups(paths: &LabPaths) -> Result<()> {
     wait_for("control groups to be empty", PATIENCE, async || {
-        for hierarchy in hierarchies(Path::new(CGROUPS))? {
-            remove_cgroup(&hierarchy.join(paths.cgroup()))?;
-        }
-        Ok(())
+        cgroups::remove(Path::new(cgroups::MOUNTED), &paths.cgroup())
     })
     .await
-}
-
-fn remove_cgroup(group: &Path) -> Result<()> {
-    let entries = match fs::read_dir(group) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    for entry in entries.flatten() {
-        if entry.file_type()?.is_dir() {
-            remove_cgroup(&entry.path())?;
-        }
-    }
-    fs::remove_dir(group).with_context(|| format!("cannot remove the cgroup {}", group.display()))
 }
 
 fn remove_files(paths: &LabPaths) -> Result<()> {

@@ -1,22 +1,15 @@
-//! The kubelet: its configuration and its cgroups.
+//! The kubelet: its configuration and its process.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::containerd;
 use super::site::{ConfigFile, Site, identity};
 use crate::addresses::{CLUSTER_DOMAIN, DNS_SERVICE, NODE, NODE_NAME};
-use crate::paths::LabPaths;
 use crate::supervisor::namespaces::KUBELET;
 use crate::supervisor::protocol::Spec;
 
 /// The process's name.
 pub const NAME: &str = "kubelet";
-/// Where control groups are mounted.
-pub const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Its configuration and the name resolution it gives to pods that use the node's.
 pub fn files(site: &Site<'_>) -> Vec<ConfigFile> {
@@ -73,38 +66,4 @@ fn config(site: &Site<'_>) -> serde_json::Value {
         "eventRecordQPS": 0,
         "makeIPTablesUtilChains": false,
     })
-}
-
-/// Makes the cgroup below which the kubelet puts all pods, in every hierarchy.
-pub fn make_cgroups(paths: &LabPaths) -> Result<()> {
-    for hierarchy in hierarchies(Path::new(CGROUPS))? {
-        let group = hierarchy.join(paths.cgroup());
-        if group.exists() {
-            continue;
-        }
-        fs::create_dir(&group).with_context(|| format!("cannot create the cgroup {}", group.display()))?;
-        for set in ["cpuset.cpus", "cpuset.mems"] {
-            // A v1 cpuset starts empty and admits nobody until it has its parent's.
-            if hierarchy.join("cpuset.sched_load_balance").exists() {
-                fs::write(group.join(set), fs::read(hierarchy.join(set))?)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The hierarchies: one with cgroup v2, one per controller with v1.
-pub fn hierarchies(mounted: &Path) -> Result<Vec<PathBuf>> {
-    if mounted.join("cgroup.controllers").exists() {
-        return Ok(vec![mounted.to_owned()]);
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(mounted)? {
-        let entry = entry?;
-        // Symbolic links name the same hierarchy a second time.
-        if entry.file_type()?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }

@@ -1,7 +1,8 @@
 //! Prometheus, scraping the pods that ask for it by annotation.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use anyhow::Result;
 use serde_json::json;
 
 use super::site::{ConfigFile, Site};
@@ -22,7 +23,7 @@ pub fn files(site: &Site<'_>) -> Vec<ConfigFile> {
 }
 
 /// Its process.
-pub fn process(site: &Site<'_>) -> Spec {
+pub fn process(site: &Site<'_>) -> Result<Spec> {
     let arguments = vec![
         format!("--config.file={}", site.config("prometheus.yaml").display()),
         format!("--storage.tsdb.path={}", site.paths.join("prometheus").display()),
@@ -30,7 +31,7 @@ pub fn process(site: &Site<'_>) -> Spec {
         "--web.enable-lifecycle".to_owned(),
         "--log.level=warn".to_owned(),
     ];
-    site.process(NAME, Path::new("/usr/bin/prometheus"), arguments)
+    site.package(NAME, arguments)
 }
 
 /// Debian builds Prometheus without discovery by Kubernetes, so it reads a file and follows its changes.

@@ -1,11 +1,14 @@
-//! What every component's configuration is rendered from. Pure but for the folders it names.
+//! What every component's configuration is rendered from. Pure but for the folders it names and the programs it finds.
 
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 use crate::addresses::{API_SERVER, ETCD, ETCD_PEER, KUBERNETES_SERVICE, NODE};
 use crate::certs::{Identity, Pki};
 use crate::control_plane;
 use crate::control_plane::arguments::Plan;
+use crate::packages;
 use crate::paths::LabPaths;
 use crate::supervisor::protocol::{Network, Spec};
 use crate::tools::Tools;
@@ -46,6 +49,12 @@ impl Site<'_> {
     /// A process in the lab's network that is one of the tools.
     pub fn tool(&self, name: &str, arguments: Vec<String>) -> Spec {
         self.process(name, &self.tools.path(name), arguments)
+    }
+
+    /// A process in the lab's network that a Debian package brought.
+    pub fn package(&self, name: &str, arguments: Vec<String>) -> Result<Spec> {
+        let program = packages::find(name).with_context(|| format!("there is no program {name}"))?;
+        Ok(self.process(name, &program, arguments))
     }
 
     /// A process in the lab's network.

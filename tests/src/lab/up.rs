@@ -12,19 +12,19 @@ use kube::Api;
 
 use super::settings::{Card, Settings};
 use super::site::{self, ConfigFile, Site, identity};
-use super::{Lab, containerd, device_plugin, dns, down, kubelet, monitoring, network, node};
+use super::{Lab, cgroups, containerd, device_plugin, dns, down, kubelet, monitoring, network, node};
 use crate::addresses::{
     API_SERVER, CONTROLLER_MANAGER, DNS_READY, ETCD_METRICS, NODE_NAME, PROMETHEUS, SCHEDULER,
 };
 use crate::control_plane::{self, ADMIN, arguments, configuration, free_ports};
 use crate::image::Image;
-use crate::paths::{Cache, LabPaths};
-use crate::process::{output, wait_for};
+use crate::paths::{Cache, LabPaths, ensure_visible};
+use crate::process::{ensure_root, output, wait_for};
 use crate::progress::Progress;
 use crate::supervisor::client::Supervisor;
 use crate::supervisor::protocol::{Network, Spec};
 use crate::tools::Tools;
-use crate::{certs, discovery, kubeconfig, packages, provisioner};
+use crate::{certs, discovery, kubeconfig, packages, provisioner, web};
 
 /// Every step is done within seconds on an idle machine; on one that compiles, later.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -48,14 +48,11 @@ pub struct Options {
 pub async fn up(options: &Options) -> Result<Lab> {
     let cache = Cache::from_env()?;
     let paths = cache.lab(&options.name)?;
+    check(&options.program)?;
     let tools = Tools::locate(&cache)?;
     let progress = Progress::start(&format!("Starting the lab {:?}", paths.name()));
-    let missing = packages::missing();
-    if !missing.is_empty() {
-        progress.note(&format!("Debian packages are missing, installing: {}", missing.join(" ")));
-        packages::install(&missing)?;
-    }
-    tools.ensure_all().await?;
+    packages::ensure(&packages::of_a_node(), |what| progress.note(what)).await?;
+    tools.ensure_for_lab().await?;
 
     let _lock = down::lock(&paths)?;
     let supervisor =
@@ -67,7 +64,7 @@ pub async fn up(options: &Options) -> Result<Lab> {
 
     let start =
         Start { site: &site, supervisor: &supervisor, settings: &settings, program: &options.program };
-    start.launch(containerd::process(&site))?;
+    start.launch(containerd::process(&site)?)?;
     start.launch(site.tool("etcd", arguments::etcd(&site.plan(), Some(ETCD_METRICS))))?;
     start.launch(site.tool("kube-apiserver", arguments::api_server(&site.plan())))?;
     start.launch(start.forwarder())?;
@@ -81,12 +78,18 @@ pub async fn up(options: &Options) -> Result<Lab> {
     start.launch(dns::process(&site))?;
     start.launch(provisioner::process(&site, &options.program))?;
     start.launch(discovery::process(&site, &options.program))?;
-    start.launch(monitoring::process(&site))?;
+    start.launch(monitoring::process(&site)?)?;
     progress.step("node with its cards", None, start.node()).await?;
     progress.step("names, volumes, metrics", None, start.services()).await?;
 
     progress.finish("The lab is up");
     Ok(Lab { paths, tools, settings, supervisor })
+}
+
+/// What prevents every lab on this machine is said before anything is built for one.
+pub fn check(program: &Path) -> Result<()> {
+    ensure_visible(program, "clone the repository elsewhere, or set CARGO_TARGET_DIR")?;
+    ensure_root("a lab makes network namespaces, mounts and control groups")
 }
 
 async fn supervisor(paths: &LabPaths, program: &Path) -> Result<Supervisor> {
@@ -165,7 +168,7 @@ fn configure(site: &Site<'_>, settings: &Settings) -> Result<()> {
         }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    kubelet::make_cgroups(site.paths)
+    cgroups::make(Path::new(cgroups::MOUNTED), &site.paths.cgroup())
 }
 
 struct Start<'a> {
@@ -273,13 +276,12 @@ impl Start<'_> {
         let network = self.supervisor.network();
         let processes =
             [dns::NAME, network::KUBE_PROXY, provisioner::NAME, discovery::NAME, monitoring::NAME];
-        let http = reqwest::Client::new();
         let listen = (std::net::Ipv4Addr::LOCALHOST, 0).into();
         for (target, path) in [(DNS_READY, "/ready"), (PROMETHEUS, "/-/ready")] {
             let forward = crate::forward::Forward::start(network.clone(), listen, target)?;
             let url = format!("http://{}{path}", forward.local());
             self.wait(path, &processes, async || {
-                http.get(&url).send().await?.error_for_status()?;
+                web::get(&url).await?.error_for_status()?;
                 Ok(())
             })
             .await?;

@@ -19,6 +19,16 @@ pub const KUBELET: &str = "/var/lib/kubelet";
 /// The node's network device. It is a bridge, since not every kernel has the `dummy` type.
 const DEVICE: &str = "lab0";
 
+/// Settings of the whole machine that a kubelet changes where they are not like this, and the values it wants.
+pub const TUNABLES: [(&str, &str); 6] = [
+    ("/proc/sys/vm/overcommit_memory", "1"),
+    ("/proc/sys/vm/panic_on_oom", "0"),
+    ("/proc/sys/kernel/panic", "10"),
+    ("/proc/sys/kernel/panic_on_oops", "1"),
+    ("/proc/sys/kernel/keys/root_maxkeys", "1000000"),
+    ("/proc/sys/kernel/keys/root_maxbytes", "25000000"),
+];
+
 /// The two networks that processes of a lab may run in.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -33,7 +43,8 @@ pub struct Namespaces {
 /// # Flow
 /// 1. keep a handle of the machine's network; unshare mounts and network;
 /// 2. stop mounts from spreading to the machine, then cover `/proc` (of the new PID namespace), [`VOLATILE`]
-///    and [`KEPT`], where containerd, CNI plug-ins and the kubelet write whatever they are told;
+///    and [`KEPT`], where containerd, CNI plug-ins and the kubelet write whatever they are told, and [`TUNABLES`],
+///    which are left as they are on the machine;
 /// 3. bring up loopback and the node's address, with a default route, without which services' addresses would be
 ///    unreachable before any packet filter sees them; switch on forwarding.
 pub fn enter(folder: &Path) -> Result<Namespaces> {
@@ -49,8 +60,20 @@ pub fn enter(folder: &Path) -> Result<Namespaces> {
         fs::create_dir_all(&own)?;
         mount_at(&own.to_string_lossy(), covered, None, MsFlags::MS_BIND)?;
     }
+    tunables(&folder.join("tunables"))?;
     network()?;
     Ok(Namespaces { host_network, lab_network: File::open("/proc/self/ns/net")? })
+}
+
+/// Covers each with a file that says what a kubelet wants to read, and takes what it may write.
+fn tunables(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for (setting, value) in TUNABLES {
+        let own = folder.join(setting.trim_start_matches("/proc/sys/").replace('/', "."));
+        fs::write(&own, value)?;
+        mount_at(&own.to_string_lossy(), setting, None, MsFlags::MS_BIND)?;
+    }
+    Ok(())
 }
 
 fn mount_at(source: &str, target: &str, kind: Option<&str>, flags: MsFlags) -> Result<()> {

@@ -34,6 +34,9 @@ const KUBERNETES: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.3
 /// Helm itself knows only the release that its source was cut for.
 const HELM: &str = "-s -w -X helm.sh/helm/v3/internal/version.version=v3.21.4";
 
+/// Programs that only tests of the charts need.
+pub const CHECKERS: [&str; 1] = ["helm-unittest"];
+
 /// All modules, in the order in which they are built.
 pub const MODULES: &[Module] = &[
     Module {
@@ -55,7 +58,6 @@ pub const MODULES: &[Module] = &[
         tools: &[
             tool("helm", "helm.sh/helm/v3/cmd/helm", 60),
             tool("helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest", 10),
-            tool("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", 10),
         ],
     },
     Module { name: "device-plugin", ldflags: STRIPPED, tools: &[tool("device-plugin", ".", 20)] },
