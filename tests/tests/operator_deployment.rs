@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use contract::labels;
+use e2e::operator::audit::Call;
 use e2e::operator::kubelet::Node;
-use e2e::operator::scene::{Scene, condition, inspection, only};
+use e2e::operator::scene::{LIMIT, Scene, condition, inspection, only};
 use e2e::operator::{Operator, Site, is_owned};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const KIND: &str = "LlmDeployment";
@@ -154,6 +156,8 @@ async fn a_life(site: &Site, operator: &Operator) {
     }
     scene.settles().await.unwrap();
 
+    stray_pod_goes(&scene, &first).await;
+
     // One more and one less: the first pod stays what it was.
     let scale = Patch::Merge(json!({ "spec": { "replicas": 2 } }));
     scene.ours(KIND).patch_scale("chat", &PatchParams::default(), &scale).await.unwrap();
@@ -173,6 +177,23 @@ async fn a_life(site: &Site, operator: &Operator) {
 
     changes_revision(&scene, &node, &first).await;
     goes(&scene, &node).await;
+}
+
+/// A pod of the deployment that no booking is for would hold a card that nobody counts.
+async fn stray_pod_goes(scene: &Scene<'_>, booked: &Pod) {
+    let mut stray = Pod { spec: booked.spec.clone(), ..Pod::default() };
+    let name = format!("{}-stray", booked.name_any());
+    stray.metadata.name = Some(name.clone());
+    stray.metadata.labels = booked.metadata.labels.clone();
+    stray.metadata.owner_references = booked.metadata.owner_references.clone();
+    scene.all::<Pod>().create(&PostParams::default(), &stray).await.unwrap();
+    let pods: Api<Pod> = scene.all();
+    let gone = scene.wait("the stray pod to go", async || match pods.get_opt(&name).await? {
+        None => Ok(()),
+        Some(_) => anyhow::bail!("it is there"),
+    });
+    gone.await.unwrap();
+    assert!(pods.get(&booked.name_any()).await.unwrap().metadata.deletion_timestamp.is_none());
 }
 
 /// A new revision takes over when it is ready, and the old one leaves nothing.
@@ -322,6 +343,25 @@ async fn a_namespace_that_goes(site: &Site, operator: &Operator) {
     println!("doomed: {} calls in all", scene.calls().unwrap().len());
 }
 
+/// An operator that follows another looks at everything and finds nothing to do.
+async fn the_next_operator_writes_nothing(site: &Site, mut first: Operator) {
+    let next = site.operator("operator-next", &[]).await.unwrap();
+    first.signal(Signal::SIGTERM).unwrap();
+    assert!(first.ended(LIMIT).await.unwrap().success(), "{}", first.last_lines());
+    let [unpulled, single, poor] = ["unpulled", "single", "poor"].map(|name| site.scene(&next, name));
+    let (unpulled, single, poor) = tokio::try_join!(unpulled, single, poor).unwrap();
+    let looks = unpulled.wait("the next operator to look at everything", async || {
+        let passes = next.metric("llmfleet_reconcile_seconds_count").await?;
+        ensure!(passes >= 4.0, "{passes} passes");
+        Ok(passes)
+    });
+    let passes = looks.await.unwrap();
+    tokio::try_join!(unpulled.settles(), single.settles(), poor.settles()).unwrap();
+    let writes: Vec<_> = site.calls(&next.identity).unwrap().into_iter().filter(Call::writes).collect();
+    assert!(writes.is_empty(), "{writes:?}");
+    println!("the next operator: {passes} passes, no write");
+}
+
 #[tokio::test]
 async fn deployments_live_fail_compete_and_go() {
     let site = Site::start("llm-fleet.yaml").await.unwrap();
@@ -340,5 +380,6 @@ async fn deployments_live_fail_compete_and_go() {
     );
     let failed = operator.metric("llmfleet_reconcile_errors_total").await.unwrap();
     println!("{failed} passes failed");
+    the_next_operator_writes_nothing(&site, operator).await;
     site.check_rights().unwrap();
 }
