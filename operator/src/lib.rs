@@ -32,3 +32,4 @@ pub mod recent;
 pub mod run;
 pub mod security;
 pub mod telemetry;
+pub mod warnings;

@@ -164,8 +164,9 @@ async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent
         // What the deployment owns goes with it: the API server's garbage collector follows the owner references.
         return Ok(Next::OnChange);
     }
-    let observed = observe(&context.stores, &recent, &llm).await;
-    let scene = Scene { context: &context, llm: &llm, observed: &observed, now: Timestamp::now() };
+    let now = Timestamp::now();
+    let observed = observe(&context, &recent, &llm, now).await;
+    let scene = Scene { context: &context, llm: &llm, observed: &observed, now };
     let validated = validate(&llm).map_err(|error| chain(&error));
     let mut found = Found::default();
     let mut desired = Vec::new();

@@ -78,6 +78,19 @@ pub fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
+/// Since when the kubelet has had the pod, if all that it says is that the container is being made.
+#[must_use]
+pub fn creating_since(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref().filter(|_| pod.metadata.deletion_timestamp.is_none())?;
+    let waiting = |c: &ContainerStatus| c.state.as_ref()?.waiting.as_ref()?.reason.clone();
+    let mut containers = status.container_statuses.iter().flatten().filter_map(waiting);
+    let creating =
+        containers.any(|reason| ["ContainerCreating", "PodInitializing"].contains(&reason.as_str()));
+    let mut conditions = status.conditions.iter().flatten();
+    let bound = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True")?;
+    bound.last_transition_time.as_ref().filter(|_| creating).map(|t| t.0)
+}
+
 /// Since when the scheduler has found no node for the pod.
 #[must_use]
 pub fn unschedulable_since(pod: &Pod) -> Option<Timestamp> {
@@ -131,6 +144,21 @@ mod tests {
         let expected = Some(("BudgetTooSmall", "needs 2 GiB".to_owned()));
         assert_eq!(found(&container(false, &waiting, &last)), expected);
         assert_eq!(found(&container(true, &json!({ "running": {} }), &last)), None);
+    }
+
+    #[test]
+    fn a_container_that_is_being_made_has_no_problem_of_its_own() {
+        let since = |reason: &str, scheduled: &str| {
+            let mut status = container(false, &json!({ "waiting": { "reason": reason } }), &json!({}));
+            status["conditions"] = json!([{
+                "type": "PodScheduled", "status": scheduled, "lastTransitionTime": "1970-01-01T00:00:07Z",
+            }]);
+            creating_since(&serde_json::from_value(json!({ "status": status })).unwrap())
+                .map(Timestamp::as_second)
+        };
+        assert_eq!(since("ContainerCreating", "True"), Some(7));
+        assert_eq!(since("ContainerCreating", "False"), None);
+        assert_eq!(since("ErrImagePull", "True"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use contract::http::{RuntimeStatus, STATUS};
 use contract::labels::DEPLOYMENT;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
@@ -19,13 +20,18 @@ use super::status::READY;
 use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::{LlmDeployment, LlmModel};
-use crate::cache::Stores;
+use crate::context::Context;
 use crate::fleet::card::Cards;
 use crate::model::name::served_by;
 use crate::recent::{Pace, Recent};
+use crate::telemetry::chain;
+use crate::warnings;
 
 /// Runtime class that NVIDIA's container toolkit installs.
 const NVIDIA_CLASS: &str = "nvidia";
+
+/// How long making a container usually takes at most; after that the events about the pod are read.
+const CREATING: SignedDuration = SignedDuration::from_secs(3);
 
 /// What one pass looks at.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +54,8 @@ pub struct Observed {
     pub runtime_class: Option<String>,
     /// What pods that load say of it, by pod.
     pub progress: BTreeMap<String, Pace>,
+    /// Why containers are not made, in the kubelet's words, by pod.
+    pub warnings: BTreeMap<String, String>,
     /// What a ready pod measured.
     pub measured: Option<RuntimeStatus>,
 }
@@ -104,8 +112,9 @@ pub async fn placement_now(
     Ok(same.map(|now| now.status.map(|status| status.placement).unwrap_or_default()))
 }
 
-/// Reads the stores, then asks the pods.
-pub async fn observe(stores: &Stores, recent: &Recent, llm: &LlmDeployment) -> Observed {
+/// Reads the stores, then asks the pods, and the API server about those that do not get on.
+pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, now: Timestamp) -> Observed {
+    let stores = &context.stores;
     let namespace = llm.namespace().unwrap_or_default();
     let name = llm.name_any();
     let model = served_by(&llm.spec).and_then(|n| stores.models.get(&ObjectRef::new(&n).within(&namespace)));
@@ -128,7 +137,28 @@ pub async fn observe(stores: &Stores, recent: &Recent, llm: &LlmDeployment) -> O
         ..Observed::default()
     };
     ask(recent, &mut observed).await;
+    observed.warnings = warnings_of(&context.client, observed.pods.values(), now).await;
     observed
+}
+
+/// What events say of pods whose containers take long to be made.
+async fn warnings_of(
+    client: &Client,
+    pods: impl Iterator<Item = &Arc<Pod>>,
+    now: Timestamp,
+) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let is_late = |since: Timestamp| now.duration_since(since) > CREATING;
+    for pod in pods.filter(|pod| health::creating_since(pod).is_some_and(is_late)) {
+        match warnings::about(client, pod.as_ref()).await {
+            Ok(events) => found.extend(warnings::unresolved(&events).map(|event| {
+                let part = |text: &Option<String>| text.clone().unwrap_or_default();
+                (pod.name_any(), format!("{}: {}", part(&event.reason), part(&event.message)))
+            })),
+            Err(error) => tracing::warn!(pod = pod.name_any(), error = chain(&error), "cannot read events"),
+        }
+    }
+    found
 }
 
 /// Objects that carry the deployment's label, in its namespace, and are owned by this very object.

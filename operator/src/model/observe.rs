@@ -10,7 +10,7 @@ use std::time::Duration;
 use contract::http::Phase;
 use contract::inspect::Inspection;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{ListParams, LogParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -24,14 +24,13 @@ use crate::context::Context;
 use crate::fleet::ledger::has_ended;
 use crate::mounts;
 use crate::recent::{Pace, Recent};
+use crate::warnings;
 use contract::labels;
 
 /// Bytes of a job's log that are read: the line, and what a program may print beside it.
 const LOG_BYTES: i64 = 64 << 10;
 /// Lines of a job's log that are read, from its end.
 const LOG_LINES: i64 = 20;
-/// Events about one object that are read.
-const EVENTS: u32 = 20;
 
 /// What is known of a model.
 #[derive(Clone, Debug)]
@@ -204,18 +203,9 @@ async fn warning<K: Resource<DynamicType = ()>>(
     client: &Client,
     object: &K,
 ) -> Result<Option<String>, Error> {
-    let namespace = object.namespace().unwrap_or_default();
-    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    let selector = format!("involvedObject.uid={},type=Warning", object.uid().unwrap_or_default());
-    let events = api.list(&ListParams::default().fields(&selector).limit(EVENTS)).await;
+    let events = warnings::about(client, object).await;
     let events = events.map_err(|error| Error::Events(object.name_any(), error))?;
-    let time = |event: &Event| {
-        let series = event.series.as_ref().and_then(|series| series.last_observed_time.clone());
-        let last = event.last_timestamp.as_ref().map(|time| time.0);
-        series.or_else(|| event.event_time.clone()).map(|time| time.0).max(last)
-    };
-    let newest = events.items.into_iter().max_by_key(time);
-    Ok(newest.and_then(|event| event.message))
+    Ok(warnings::newest(&events).and_then(|event| event.message.clone()))
 }
 
 async fn log(client: &Client, namespace: &str, pod: Option<&Pod>) -> Result<Log, Error> {

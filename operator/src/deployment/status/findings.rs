@@ -43,6 +43,16 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
     all
 }
 
+/// What keeps a pod from running, as its status or else its events tell.
+fn problem(pass: &Pass<'_>) -> Option<health::Problem> {
+    let by_status = pass.observed.pods.values().find_map(|pod| health::problem(pod));
+    by_status.or_else(|| {
+        let (pod, words) = pass.observed.warnings.first_key_value()?;
+        let message = format!("pod {pod}: {words}");
+        Some(health::Problem { reason: Reason::ContainerNotCreated, message })
+    })
+}
+
 fn accepted(pass: &Pass<'_>) -> Finding {
     match pass.validated {
         Ok(_) => finding("Accepted", True, Reason::Valid, "the spec can be served"),
@@ -125,7 +135,7 @@ fn available(pass: &Pass<'_>, counts: Counts) -> Finding {
     if let Some(refusal) = pass.refusal {
         return finding(TYPE, False, Reason::Refused(refusal.reason), refusal.message.clone());
     }
-    match pass.observed.pods.values().find_map(|pod| health::problem(pod)) {
+    match problem(pass) {
         Some(problem) => finding(TYPE, False, problem.reason, problem.message),
         None if pass.observed.pods.is_empty() => finding(TYPE, False, Reason::NoPods, "there is no pod yet"),
         None => finding(TYPE, False, Reason::Loading, "the first replica is loading"),
@@ -142,7 +152,7 @@ fn stuck(pass: &Pass<'_>, missing: Option<&Finding>) -> Option<Finding> {
         pass.observed.model.as_ref().and_then(|m| find(&m.status.as_ref()?.conditions, STALLED).cloned());
     let model_works = by_model.is_some_and(|stalled| stalled.status != True.name());
     missing.filter(|f| !(f.type_ == MODEL_READY && model_works)).cloned().or_else(|| {
-        let problem = pass.observed.pods.values().find_map(|pod| health::problem(pod))?;
+        let problem = problem(pass)?;
         Some(finding(STALLED, True, problem.reason, problem.message))
     })
 }
@@ -153,7 +163,7 @@ fn summary(pass: &Pass<'_>, counts: Counts, missing: Option<&Finding>, settled: 
         None if settled => finding(READY, True, Reason::Ready, format!("{} replicas serve", counts.ready)),
         None => match pass.refusal {
             Some(refusal) => finding(READY, False, Reason::Refused(refusal.reason), refusal.message.clone()),
-            None => match pass.observed.pods.values().find_map(|pod| health::problem(pod)) {
+            None => match problem(pass) {
                 Some(problem) => finding(READY, False, problem.reason, problem.message),
                 None => finding(
                     READY,

@@ -132,6 +132,21 @@ fn nothing_is_in_progress_once_a_suspended_deployment_has_no_pods_left() {
 }
 
 #[test]
+fn what_the_events_of_a_pod_tell_is_its_reason() {
+    let pod = json!({ "metadata": { "name": "p", "labels": { "llmfleet.dev/revision": "r" } } });
+    let observed = Observed {
+        model: Some(model("True", "WeightsVerified")),
+        pods: BTreeMap::from([("p".to_owned(), Arc::new(serde_json::from_value(pod).unwrap()))]),
+        warnings: BTreeMap::from([("p".to_owned(), "FailedCreatePodSandBox: no runtime".to_owned())]),
+        ..Observed::default()
+    };
+    let said = said(&observed, Some("r"), None);
+    assert_eq!(said["Available"], pair("False", "ContainerNotCreated"));
+    assert_eq!(said["Ready"], pair("False", "ContainerNotCreated"));
+    assert_eq!(said["Stalled"], pair("True", "ContainerNotCreated"));
+}
+
+#[test]
 fn a_ready_pod_of_the_target_makes_it_ready() {
     let pod = json!({
         "metadata": { "name": "p", "labels": { "llmfleet.dev/revision": "r" } },
