@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::fleet::ledger::has_ended;
 use crate::mounts;
 use crate::recent::{Pace, Recent};
+use crate::telemetry::chain;
 use crate::warnings;
 use contract::labels;
 
@@ -45,6 +46,8 @@ pub struct Observed {
     pub pod: Option<Arc<Pod>>,
     /// Deployments that are to serve it or still do, by name.
     pub users: Vec<Arc<LlmDeployment>>,
+    /// Why events that were asked for are not known.
+    pub unread: Option<String>,
     /// Why the claim gets no volume, in the provisioner's words.
     pub claim_warning: Option<String>,
     /// Why the job gets no pod, in the job controller's words.
@@ -62,22 +65,28 @@ pub struct Observed {
 pub enum Log {
     /// The line.
     Found(Box<Inspection>),
-    /// No line, or one that cannot be read.
+    /// No line, or one that says nothing.
     Unusable(String),
+    /// It cannot be had now.
+    Unreadable(String),
 }
 
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log of a job's pod.
-    #[error("cannot read the log of pod {0}")]
-    Log(String, #[source] kube::Error),
-    /// Events about an object.
-    #[error("cannot read the events about {0}")]
-    Events(String, #[source] kube::Error),
     /// Deployments that may use a model, or what it made.
     #[error("cannot list {0}")]
     List(&'static str, #[source] kube::Error),
+}
+
+impl Observed {
+    /// What was read; that nothing could be read is worth knowing too, and no reason not to go on.
+    fn known_of<T>(&mut self, read: Result<Option<T>, String>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            self.unread = Some(error);
+            None
+        })
+    }
 }
 
 /// Reads what is known of a model.
@@ -91,6 +100,7 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
         claim: stores.claims.get(&ObjectRef::new(&claim_name(&model)).within(&namespace)),
         jobs: jobs_of(&model, stores.jobs.state()),
         pod: None,
+        unread: None,
         claim_warning: None,
         job_warning: None,
         log: None,
@@ -107,10 +117,14 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
     let recorded = observed.known().is_some();
     let state = attempt::read(&job, observed.pod.as_deref()).state;
     match &state {
-        State::NoPod => observed.job_warning = warning(&context.client, job.as_ref()).await?,
+        State::NoPod => {
+            let warning = warning(&context.client, job.as_ref()).await;
+            observed.job_warning = observed.known_of(warning);
+        }
         State::Starting | State::Blocked(_) => {
             if let Some(claim) = observed.claim.clone().filter(|claim| is_pending(claim)) {
-                observed.claim_warning = warning(&context.client, claim.as_ref()).await?;
+                let warning = warning(&context.client, claim.as_ref()).await;
+                observed.claim_warning = observed.known_of(warning);
             }
         }
         State::Running(Some(address)) => {
@@ -118,7 +132,7 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
         }
         State::Running(None) => {}
         State::Succeeded if !recorded => {
-            observed.log = Some(log(&context.client, &namespace, observed.pod.as_deref()).await?);
+            observed.log = Some(log(&context.client, &namespace, observed.pod.as_deref()).await);
         }
         State::Succeeded | State::Failed(_) => {}
     }
@@ -202,29 +216,27 @@ fn is_pending(claim: &PersistentVolumeClaim) -> bool {
 async fn warning<K: Resource<DynamicType = ()>>(
     client: &Client,
     object: &K,
-) -> Result<Option<String>, Error> {
-    let events = warnings::about(client, object).await;
-    let events = events.map_err(|error| Error::Events(object.name_any(), error))?;
+) -> Result<Option<String>, String> {
+    let events = warnings::about(client, object).await.map_err(|error| chain(&error))?;
     Ok(warnings::newest(&events).and_then(|event| event.message.clone()))
 }
 
-async fn log(client: &Client, namespace: &str, pod: Option<&Pod>) -> Result<Log, Error> {
-    let Some(pod) = pod else { return Ok(Log::Unusable("its pod is gone".to_owned())) };
+async fn log(client: &Client, namespace: &str, pod: Option<&Pod>) -> Log {
+    let gone = || Log::Unusable("its pod is gone".to_owned());
+    let Some(pod) = pod else { return gone() };
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let parameters =
         LogParams { tail_lines: Some(LOG_LINES), limit_bytes: Some(LOG_BYTES), ..LogParams::default() };
     let text = match api.logs(&pod.name_any(), &parameters).await {
         Ok(text) => text,
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            return Ok(Log::Unusable("its pod is gone".to_owned()));
-        }
-        Err(error) => return Err(Error::Log(pod.name_any(), error)),
+        Err(kube::Error::Api(status)) if status.code == 404 => return gone(),
+        Err(error) => return Log::Unreadable(chain(&error)),
     };
-    Ok(match Inspection::from_log(&text) {
+    match Inspection::from_log(&text) {
         Some(Ok(inspection)) => Log::Found(Box::new(inspection)),
-        Some(Err(error)) => Log::Unusable(crate::telemetry::chain(&error)),
+        Some(Err(error)) => Log::Unusable(chain(&error)),
         None => Log::Unusable("its log has no such line".to_owned()),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -114,6 +114,10 @@ fn begin_or_follow(observed: &Observed, settings: &RuntimeArgs) -> Keep {
                 failed(observed, &attempt, &Cause::new(Reason::InspectionMissing, message), outdated)
                     .map_or_else(|cause| start(attempt.number + 1, cause), |(cause, next)| wait(cause, next))
             }
+            Some(Log::Unreadable(why)) => {
+                let message = format!("the job ended well, but its log cannot be read yet: {why}");
+                wait(Cause::new(Reason::InspectionMissing, message), Next::After(POLL))
+            }
             None => {
                 wait(Cause::new(Reason::Inspecting, "the job ended well; its log is read"), Next::After(POLL))
             }
@@ -174,15 +178,21 @@ fn pause(attempt: u32) -> Duration {
 fn without_pod(observed: &Observed) -> Cause {
     match &observed.job_warning {
         Some(warning) => Cause::new(Reason::PodRefused, format!("the job cannot make its pod: {warning}")),
-        None => Cause::new(Reason::Starting, "the job has no pod yet"),
+        None => Cause::new(Reason::Starting, format!("the job has no pod yet{}", unread(observed))),
     }
 }
 
 fn starting(observed: &Observed) -> Cause {
     match &observed.claim_warning {
         Some(warning) => provisioning(warning),
-        None => Cause::new(Reason::Starting, "the pod of the job is starting"),
+        None => Cause::new(Reason::Starting, format!("the pod of the job is starting{}", unread(observed))),
     }
+}
+
+/// That more could be said.
+fn unread(observed: &Observed) -> String {
+    let words = |why| format!("; the events that may tell why cannot be read: {why}");
+    observed.unread.as_ref().map(words).unwrap_or_default()
 }
 
 fn blocked(observed: &Observed, cause: &Cause) -> Cause {

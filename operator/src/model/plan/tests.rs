@@ -44,6 +44,7 @@ fn observed(source: &str) -> Observed {
         jobs: vec![],
         pod: None,
         users: vec![],
+        unread: None,
         claim_warning: None,
         job_warning: None,
         log: None,
@@ -172,6 +173,22 @@ fn a_job_without_a_line_failed() {
     assert_eq!(step(&o), ("InspectionMissing", false, None, 0));
     o.over_for = Duration::from_secs(5);
     assert_eq!(step(&o), ("InspectionMissing", false, Some(2), 1));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_read_again() {
+    let mut o = observed(HTTP);
+    o.claim = claim("u", "");
+    o.jobs = vec![job(1, "")];
+    o.unread = Some("events is forbidden".into());
+    assert_eq!(step(&o), ("Starting", false, None, 0));
+    assert!(keep(&o).cause.message.ends_with("events is forbidden"));
+    o.jobs = vec![job(1, "Complete")];
+    o.log = Some(Log::Unreadable("the kubelet does not answer".into()));
+    o.over_for = Duration::from_secs(1000);
+    assert_eq!(step(&o), ("InspectionMissing", false, None, 0), "no file is fetched again for that");
+    assert!(keep(&o).cause.message.ends_with("the kubelet does not answer"));
+    assert_eq!(keep(&o).next, Next::After(Duration::from_secs(5)));
 }
 
 #[test]
