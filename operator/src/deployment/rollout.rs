@@ -6,7 +6,7 @@
 //! # Rules
 //! - A booking stays as long as a pod spends it, in whatever state; a pod without a booking goes.
 //! - A pod of an older revision goes when its replica's pod of the target is ready, or, where both do not fit, when
-//!   every other replica has a ready pod (swap in place, one at a time).
+//!   every other replica has a ready pod (swap in place, one at a time). One that never was ready goes at once.
 //! - A pod that failed for good, or that no node takes, is replaced under a new booking, after a delay that doubles
 //!   with each attempt. It goes, and its booking ends, when that booking is had.
 //! - A pod on a node that cannot be reached is left alone: its bytes may still be in use.
@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use contract::labels;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -97,7 +98,10 @@ impl Situation<'_> {
     }
 
     fn book(&self, revision: &str, replica: u32, attempt: u32) -> Book {
-        let older = self.placement.iter().find(|p| p.replica == replica && p.revision != revision);
+        // What serves nobody makes room first.
+        let serves = |p: &&PlacementStatus| self.pod_of(p).is_some_and(|(_, pod)| health::is_ready(pod));
+        let others = self.placement.iter().filter(|p| p.replica == replica && p.revision != revision);
+        let older = others.min_by_key(serves);
         Book {
             revision: revision.to_owned(),
             replica,
@@ -187,7 +191,7 @@ fn step(now: &Situation<'_>, placement: &PlacementStatus, steps: &mut Steps) -> 
         }
         return true;
     }
-    let replaced = replica >= now.replicas || now.has_ready(replica, true);
+    let replaced = replica >= now.replicas || now.has_ready(replica, true) || !has_served(pod);
     if !wanted && replaced {
         steps.delete.insert(name.clone());
     }
@@ -202,6 +206,12 @@ fn step(now: &Situation<'_>, placement: &PlacementStatus, steps: &mut Steps) -> 
         }
     }
     true
+}
+
+/// Whether the pod has ever had traffic.
+fn has_served(pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    health::is_ready(pod) || labels.is_some_and(|labels| labels.contains_key(labels::SERVING))
 }
 
 /// Whether no node has the pod yet.

@@ -126,6 +126,28 @@ fn only_one_replica_is_swapped_at_a_time() {
 }
 
 #[test]
+fn a_revision_that_never_was_ready_makes_room_and_not_the_one_that_serves() {
+    let (serving, broken) = (placement("a", 0, 0), placement("b", 0, 0));
+    for (a, b) in [(&serving, &broken), (&broken, &serving)] {
+        // Whichever comes first by name: two cards, both taken, and a third revision.
+        let mut story = Story::of(&[(a.clone(), Some(loading())), (b.clone(), Some(loading()))]);
+        let (name_of_serving, pod) = pod(&serving, &ready());
+        story.pods.insert(name_of_serving, pod);
+        let steps = steps(&story.situation(1));
+        assert_eq!(steps.delete, BTreeSet::from([name(&broken)]));
+        assert_eq!(steps.book[0].instead_of.as_ref(), Some(&broken.booking));
+        assert_eq!(steps.keep.len(), 2, "until it is gone");
+    }
+    // One that has served, and is not ready for a moment, may come back.
+    let (name_of_serving, mut away) = pod(&serving, &loading());
+    let labels = BTreeMap::from([(labels::SERVING.to_owned(), "true".to_owned())]);
+    Arc::make_mut(&mut away).metadata.labels = Some(labels);
+    let mut story = Story::of(&[(serving, None)]);
+    story.pods.insert(name_of_serving, away);
+    assert!(steps(&story.situation(1)).delete.is_empty());
+}
+
+#[test]
 fn a_failed_pod_is_replaced_after_a_delay_under_another_booking() {
     let failed = json!({
         "phase": "Failed", "reason": "Evicted",
