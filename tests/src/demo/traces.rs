@@ -20,18 +20,22 @@ const PATIENCE: &str = "--timeout=180s";
 
 /// Makes the demo's namespaces, and fails where one of that name is not the demo's.
 pub(super) fn claim(commands: &Commands<'_>) -> Result<()> {
-    for namespace in [NAMESPACE, install::NAMESPACE] {
-        match Owner::of(commands, namespace)? {
+    let namespaces = [NAMESPACE, install::NAMESPACE];
+    let owners = namespaces.map(|namespace| Owner::of(commands, namespace));
+    let mut unclaimed = Vec::new();
+    for (namespace, owner) in namespaces.into_iter().zip(owners) {
+        match owner? {
             Owner::Demo => {}
-            Owner::Nobody => {
-                commands.kubectl(&["create", "namespace", namespace])?;
-                commands.kubectl(&["label", "namespace", namespace, LABEL])?;
-            }
+            Owner::Nobody => unclaimed.push(namespace),
             Owner::Another => bail!(
                 "this cluster has a namespace {namespace} that the demo did not make, and will not touch: use another \
                  cluster"
             ),
         }
+    }
+    for namespace in unclaimed {
+        commands.kubectl(&["create", "namespace", namespace])?;
+        commands.kubectl(&["label", "namespace", namespace, LABEL])?;
     }
     Ok(())
 }
@@ -44,11 +48,8 @@ pub(super) fn kinds_stay(commands: &Commands<'_>) -> Result<bool> {
 
 /// Removes what the demo made in a user's cluster.
 pub(super) fn remove(commands: &Commands<'_>) -> Result<()> {
-    if Owner::of(commands, install::NAMESPACE)? != Owner::Demo {
-        eprintln!("  · there is nothing of the demo in this cluster");
-        return Ok(());
-    }
-    let others = others(commands)?;
+    let installed = Owner::of(commands, install::NAMESPACE)? == Owner::Demo;
+    let others = if installed { others(commands)? } else { Vec::new() };
     ensure!(
         others.is_empty(),
         "the operator still has work in other namespaces, delete it first: {}",
@@ -57,6 +58,9 @@ pub(super) fn remove(commands: &Commands<'_>) -> Result<()> {
     // While there is an operator, it lets go of what carries its finalizer.
     if Owner::of(commands, NAMESPACE)? == Owner::Demo {
         commands.kubectl(&["delete", "namespace", NAMESPACE, PATIENCE])?;
+    }
+    if !installed {
+        return Ok(());
     }
     for release in CHARTS.iter().rev() {
         commands.helm(&["uninstall", release, "-n", install::NAMESPACE, "--ignore-not-found", "--wait"])?;

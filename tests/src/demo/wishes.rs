@@ -14,7 +14,7 @@ pub const HELP: &str = "\
 Environment:
   DEMO_CLUSTER       where it runs: lab (default: one of its own), kind, k3d, or kubeconfig (what KUBECONFIG names)
   DEMO_CLUSTER_NAME  name of the kind or k3d cluster [default: kind or k3s-default]
-  DEMO_REGISTRY      with kubeconfig: where images are pushed to; without it they must be on the nodes already
+  DEMO_REGISTRY      with kubeconfig: where images are pushed to; without it those of target/images must be there already
   DEMO_PROMETHEUS    URL of the Prometheus that scrapes the cluster; wanted with kind, k3d and kubeconfig
   DEMO_EXIT          1: remove all of it at the end; succeeds only if everything held";
 
