@@ -24,7 +24,7 @@ step "format"
 cargo fmt --all -- --check
 
 step "the contract builds alone"
-cargo check --quiet --locked --package llm-fleet-contract
+cargo check --quiet --locked --package contract
 
 step "lints"
 cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings

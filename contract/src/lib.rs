@@ -1,4 +1,4 @@
-//! What operator, runtime and gateway promise each other.
+//! What operator and runtime promise each other.
 //!
 //! In: bytes of headers, declared capacity, device profiles. Out: geometry, memory plans, configuration, names.
 //! Everything here is a pure function or a plain value.
