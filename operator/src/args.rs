@@ -75,6 +75,9 @@ pub struct RuntimeArgs {
     /// Name of a pull secret in the namespace of the pods; repeatable.
     #[arg(long = "image-pull-secret", env = "LLMFLEET_IMAGE_PULL_SECRET", value_delimiter = ',')]
     pub image_pull_secrets: Vec<String>,
+    /// Leaves out the annotations by which Prometheus finds the runtimes: for clusters where a PodMonitor names them.
+    #[arg(long, env = "LLMFLEET_NO_SCRAPE_ANNOTATIONS")]
+    pub no_scrape_annotations: bool,
     /// Runs the CPU image with a simulated device where a GPU was asked for. For tests only.
     #[arg(long, env = "LLMFLEET_ALLOW_SIMULATED_DEVICES")]
     pub allow_simulated_devices: bool,
@@ -113,6 +116,6 @@ mod tests {
         let args = run(&[]);
         assert_eq!(args.admin_port, contract::http::ADMIN_PORT);
         assert_eq!(args.runtime.image_pull_policy, "IfNotPresent");
-        assert!(!args.runtime.allow_simulated_devices);
+        assert!(!args.runtime.allow_simulated_devices && !args.runtime.no_scrape_annotations);
     }
 }

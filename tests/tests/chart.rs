@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use contract::http::{ADMIN_PORT, ADMIN_PORT_NAME, HEALTHZ, METRICS, READYZ};
+use contract::labels;
 use e2e::control_plane::ControlPlane;
 use e2e::paths::{Cache, repository};
 use e2e::process::output;
@@ -118,6 +120,27 @@ fn no_rule_is_wider_than_a_list_of_words() {
     }
     assert!(excessive(&json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] })));
     assert!(excessive(&json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["*"] })));
+}
+
+/// The chart cannot read the contract, so the numbers and paths in it are compared with it.
+#[test]
+fn ports_and_paths_are_the_contract() {
+    let rendered = std::fs::read_to_string(repository().join("deploy/rendered/llm-fleet.yaml")).unwrap();
+    let objects: Vec<Value> = serde_norway::Deserializer::from_str(&rendered)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect();
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let template = &of_kind("Deployment")["spec"]["template"];
+    let container = &template["spec"]["containers"][0];
+    assert_eq!(container["ports"][0], json!({ "name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT }));
+    assert_eq!(container["livenessProbe"]["httpGet"], json!({ "path": HEALTHZ, "port": ADMIN_PORT_NAME }));
+    assert_eq!(container["readinessProbe"]["httpGet"], json!({ "path": READYZ, "port": ADMIN_PORT_NAME }));
+    let annotations = &template["metadata"]["annotations"];
+    assert_eq!(annotations[labels::SCRAPE_PORT], ADMIN_PORT.to_string());
+    assert_eq!(annotations[labels::SCRAPE_PATH], METRICS);
+    assert_eq!(of_kind("Service")["spec"]["ports"][0]["port"], ADMIN_PORT);
+    let egress = of_kind("NetworkPolicy")["spec"]["egress"].as_array().unwrap();
+    assert_eq!(egress.last().unwrap()["ports"][0]["port"], ADMIN_PORT);
 }
 
 /// A cluster with namespaces that enforce Pod Security `restricted`.
@@ -237,6 +260,8 @@ async fn rights_are_those_that_the_operator_needs() {
         ("get", "secrets"),
         ("create", "llmdeployments.llmfleet.dev"),
         ("delete", "llmdeployments.llmfleet.dev"),
+        ("patch", "llmdeployments.llmfleet.dev"),
+        ("delete", "services"),
         ("patch", "nodes"),
         ("create", "pods/exec"),
         ("create", "serviceaccounts"),

@@ -54,11 +54,16 @@ true
 {{- end -}}
 {{- end -}}
 
+{{- /* Where operator and runtimes serve health and metrics: fixed by the programs. */ -}}
+{{- define "llm-fleet.adminPort" -}}
+8001
+{{- end -}}
+
 {{- /* Annotation by which a metrics endpoint is found where there are no monitors. */ -}}
 {{- define "llm-fleet.scrapeAnnotations" -}}
 {{- if not (include "llm-fleet.monitors" .) -}}
 prometheus.io/scrape: "true"
-prometheus.io/port: "8001"
+prometheus.io/port: {{ include "llm-fleet.adminPort" . | quote }}
 prometheus.io/path: /metrics
 {{- end -}}
 {{- end -}}

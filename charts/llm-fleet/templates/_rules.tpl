@@ -12,7 +12,7 @@
 {{- define "llm-fleet.servedRules" -}}
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [llmfleet.dev]
   resources: [llmmodels]
   verbs: [get, list, watch, create, patch, delete]
@@ -20,8 +20,12 @@
   resources: [llmdeployments/status, llmmodels/status]
   verbs: [patch]
 - apiGroups: [""]
-  resources: [pods, configmaps, services, persistentvolumeclaims]
+  resources: [pods, configmaps, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
+# A service goes with its owner.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

@@ -51,6 +51,8 @@ pub struct PodPlan<'a> {
     pub simulated: Option<Bytes>,
     /// RuntimeClass of pods with cards, where the cluster has one.
     pub runtime_class: Option<&'a str>,
+    /// Whether Prometheus finds the pod by annotations, and not by a PodMonitor.
+    pub scrape_annotations: bool,
     /// Pull secrets that the operator was given.
     pub image_pull_secrets: &'a [String],
 }
@@ -73,7 +75,9 @@ pub fn pod(plan: &PodPlan) -> Result<Pod, BytesError> {
     let pod_name = names::pod(&name, &revision.hash, booking.replica, &booking.booking);
     let mut metadata = super::metadata(owner, pod_name, pod_labels);
     let mut annotations = names::foreign(&serving.pod_annotations);
-    annotations.extend(scrape());
+    if plan.scrape_annotations {
+        annotations.extend(scrape());
+    }
     metadata.annotations = Some(annotations);
     let placement = owner.spec.placement.clone().unwrap_or_default();
     let on_card = revision.config.device == DeviceClass::Nvidia;

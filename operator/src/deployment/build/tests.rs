@@ -41,6 +41,7 @@ impl Case {
             runtime_image: "llm-fleet-runtime:1.0.0".to_owned(),
             image_pull_policy: "IfNotPresent".to_owned(),
             image_pull_secrets: vec!["of-the-operator".to_owned()],
+            no_scrape_annotations: false,
             allow_simulated_devices: simulated.is_some(),
         };
         let weights = Weights {
@@ -86,6 +87,7 @@ impl Case {
             booking: &self.booking,
             simulated: self.simulated,
             runtime_class: Some("nvidia"),
+            scrape_annotations: true,
             image_pull_secrets: &self.secrets,
         })
         .unwrap()
@@ -203,9 +205,29 @@ fn a_booking_past_64_bits_is_no_pod() {
         booking: &case.booking,
         simulated: None,
         runtime_class: None,
+        scrape_annotations: true,
         image_pull_secrets: &[],
     };
     assert!(pod(&plan).is_err());
+}
+
+#[test]
+fn where_a_monitor_names_the_pods_no_annotation_asks_for_a_second_scrape() {
+    let case = case("cpu");
+    let annotations = |scrape_annotations: bool| {
+        let plan = PodPlan {
+            owner: &case.owner,
+            frozen: &case.frozen,
+            booking: &case.booking,
+            simulated: None,
+            runtime_class: None,
+            scrape_annotations,
+            image_pull_secrets: &[],
+        };
+        pod(&plan).unwrap().metadata.annotations.unwrap_or_default()
+    };
+    assert!(annotations(true).contains_key(contract::labels::SCRAPE));
+    assert!(!annotations(false).keys().any(|key| key.starts_with("prometheus.io/")));
 }
 
 #[test]

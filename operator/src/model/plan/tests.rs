@@ -29,6 +29,7 @@ fn settings(image: &str) -> RuntimeArgs {
         runtime_image: image.into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: vec!["registry".into()],
+        no_scrape_annotations: false,
         allow_simulated_devices: false,
     }
 }
