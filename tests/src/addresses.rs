@@ -12,7 +12,7 @@ pub const POD_CIDR: &str = "10.244.0.0/16";
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The service `default/kubernetes`: always the first address of the range.
 pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-/// The cluster DNS service, in the manifests too.
+/// The cluster DNS service.
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The domain below which services are named.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -48,4 +48,26 @@ const fn on_node(port: u16) -> SocketAddr {
 
 const fn on_loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_manifests_say_the_same() {
+        let manifests = include_str!("../lab/manifests/cluster.yaml");
+        let objects: Vec<Value> =
+            serde_norway::Deserializer::from_str(manifests).map(|d| Value::deserialize(d).unwrap()).collect();
+        let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+        let ports = |object: &Value| object["ports"].as_array().unwrap().clone();
+        assert_eq!(of_kind("Service")["spec"]["clusterIP"], json!(DNS_SERVICE));
+        let slice = of_kind("EndpointSlice");
+        assert_eq!(slice["endpoints"][0]["addresses"], json!([DNS.ip()]));
+        let all = [ports(&of_kind("Service")["spec"]), ports(slice)].concat();
+        assert!(all.len() == 4 && all.iter().all(|port| port["port"] == DNS.port()), "{all:?}");
+    }
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Longest file, tests included.
 const LONGEST: usize = 600;
@@ -92,6 +93,18 @@ const PURITY: &[Purity] = &[
             "operator/src/model/observe",
         ],
         names: SHELL,
+    },
+    Purity {
+        within: &["operator/src/apply"],
+        except: &[],
+        // Who asks for an object, and to what end.
+        names: &[
+            "crate::deployment",
+            "crate::model",
+            "crate::fleet",
+            "crate::placement",
+            "crate::controller",
+        ],
     },
     Purity {
         within: &["runtime/src/http"],
@@ -277,28 +290,21 @@ fn complaints(files: &BTreeMap<String, String>) -> Vec<String> {
     files.iter().flat_map(of_file).chain(unlinked_decisions(files)).collect()
 }
 
-/// Every file of the repository by its path; the text of those that have one, empty for others.
+/// Every file that git tracks or would track, by its path; the text of those that have one, empty for others.
 fn repository() -> BTreeMap<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace");
-    let (mut files, mut folders) = (BTreeMap::new(), vec![root.to_path_buf()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            let (path, name) = (entry.path(), entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                let built = ["target", ".git", "bin"].iter().any(|skipped| *skipped == name);
-                folders.extend((!built).then_some(path));
-                continue;
-            }
-            let relative = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            let text = if TEXT.contains(&ending(&relative)) {
-                fs::read_to_string(&path).unwrap()
-            } else {
-                String::new()
-            };
-            files.insert(relative, text);
+    let root = e2e::paths::repository();
+    let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = e2e::process::output(Command::new("git").current_dir(&root).args(list)).unwrap();
+    let text = |path: &str| {
+        if TEXT.contains(&ending(path)) {
+            fs::read_to_string(root.join(path)).unwrap()
+        } else {
+            String::new()
         }
-    }
-    files
+    };
+    // What is deleted and not committed yet is still listed.
+    let there = listed.split_terminator('\0').filter(|path| root.join(path).exists());
+    there.map(|path| (path.to_owned(), text(path))).collect()
 }
 
 #[test]
@@ -342,6 +348,7 @@ fn an_impure_name_is_found() {
     assert_eq!(found("contract/src/memory.rs", "let now = Instant::now();"), 2);
     assert_eq!(found("operator/src/fleet/place.rs", "pub async fn place() {}"), 1);
     assert_eq!(found("operator/src/deployment/build/pod.rs", "use kube::{Api, Client};"), 2);
+    assert_eq!(found("operator/src/apply.rs", "use crate::deployment::plan::Plan;"), 1);
     assert_eq!(found("runtime/src/engine/block_pool.rs", "use candle_core::Tensor;"), 2);
     assert_eq!(found("runtime/src/http/openai.rs", "use candle_core::Device;"), 1);
     assert_eq!(found("runtime/src/model/family/llama.rs", "use crate::engine::sampler;"), 1);
