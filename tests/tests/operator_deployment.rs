@@ -13,7 +13,9 @@ use e2e::operator::audit::Call;
 use e2e::operator::kubelet::Node;
 use e2e::operator::scene::{LIMIT, Scene, condition, inspection, only};
 use e2e::operator::{Operator, Site, is_owned};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -36,6 +38,7 @@ async fn scene<'a>(site: &'a Site, operator: &'a Operator, name: &str, cards: u3
         "metadata": { "name": "tiny", "annotations": { labels::PAUSED: "" } },
         "spec": { "source": { "persistentVolumeClaim": { "claimName": "weights", "path": "tiny.gguf" } } },
     });
+    volume(&scene).await;
     let models = scene.ours("LlmModel");
     models.create(&PostParams::default(), &serde_json::from_value(model).unwrap()).await.unwrap();
     let ready = json!({
@@ -47,6 +50,29 @@ async fn scene<'a>(site: &'a Site, operator: &'a Operator, name: &str, cards: u3
     } });
     models.patch_status("tiny", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     (scene, node)
+}
+
+/// The claim of the model, bound to a volume that every node can read.
+async fn volume(scene: &Scene<'_>) {
+    let size = json!({ "storage": "1Gi" });
+    let volume = json!({
+        "metadata": { "name": scene.namespace },
+        "spec": {
+            "accessModes": ["ReadOnlyMany"], "capacity": size, "storageClassName": "none",
+            "claimRef": { "namespace": scene.namespace, "name": "weights" }, "hostPath": { "path": "/none" },
+        },
+    });
+    let claim = json!({
+        "metadata": { "name": "weights" },
+        "spec": {
+            "accessModes": ["ReadOnlyMany"], "resources": { "requests": size }, "storageClassName": "none",
+            "volumeName": scene.namespace,
+        },
+    });
+    let volumes: Api<PersistentVolume> = Api::all(scene.client.clone());
+    let claims: Api<PersistentVolumeClaim> = scene.all();
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
 }
 
 /// What a user asks for: the model on nodes of this name.

@@ -145,7 +145,7 @@ fn trim_node(node: &mut Node) {
     }
 }
 
-/// Of a stranger's pod: which node it is on, what it asks for, and whether it is over.
+/// Of a stranger's pod: which node it is on, what it asks for, which claims it mounts, and whether it is over.
 fn trim_pod(pod: &mut Pod) {
     trim(pod);
     if pod.labels().get(labels::APP_MANAGED_BY).is_some_and(|manager| manager == labels::MANAGER) {
@@ -155,9 +155,17 @@ fn trim_pod(pod: &mut Pod) {
         std::mem::take(&mut pod.metadata);
     pod.metadata =
         ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, ..ObjectMeta::default() };
-    if let Some(PodSpec { node_name, mut containers, mut init_containers, overhead, resources, .. }) =
-        pod.spec.take()
+    if let Some(PodSpec {
+        node_name,
+        mut containers,
+        mut init_containers,
+        overhead,
+        resources,
+        mut volumes,
+        ..
+    }) = pod.spec.take()
     {
+        volumes.iter_mut().for_each(|all| all.retain(|volume| volume.persistent_volume_claim.is_some()));
         for container in containers.iter_mut().chain(init_containers.iter_mut().flatten()) {
             *container = k8s_openapi::api::core::v1::Container {
                 name: std::mem::take(&mut container.name),
@@ -172,6 +180,7 @@ fn trim_pod(pod: &mut Pod) {
             init_containers,
             overhead,
             resources,
+            volumes: volumes.filter(|all| !all.is_empty()),
             ..PodSpec::default()
         });
     }
@@ -193,7 +202,8 @@ mod tests {
         let yaml = |label: &str| {
             format!(
                 "metadata: {{name: p, namespace: a, labels: {{{label}}}, annotations: {{long: text}}}}\n\
-                 spec: {{nodeName: n, serviceAccountName: s, containers: [{{name: c, image: i, \
+                 spec: {{nodeName: n, serviceAccountName: s, volumes: [{{name: e, emptyDir: {{}}}}, {{name: w, \
+                 persistentVolumeClaim: {{claimName: w}}}}], containers: [{{name: c, image: i, \
                  resources: {{requests: {{nvidia.com/gpu: '1'}}}}}}]}}\n\
                  status: {{phase: Running, podIP: 10.0.0.1}}"
             )
@@ -207,6 +217,7 @@ mod tests {
         let spec = stranger.spec.as_ref().unwrap();
         assert_eq!(spec.node_name.as_deref(), Some("n"));
         assert!(spec.containers[0].resources.is_some() && spec.containers[0].image.is_none());
+        assert_eq!(spec.volumes.as_ref().map(Vec::len), Some(1), "claims are kept");
         assert!(stranger.annotations().is_empty() && stranger.status.unwrap().phase.is_some());
 
         let ours = trimmed("app.kubernetes.io/managed-by: llm-fleet");

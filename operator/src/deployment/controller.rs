@@ -45,6 +45,7 @@ use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
+use crate::fleet::demand::Reach;
 use crate::fleet::{Demand, Outcome};
 use crate::model::name::{name_of, served_by};
 use crate::recent::Recent;
@@ -147,6 +148,7 @@ struct Found {
     frozen: Option<Frozen>,
     plan: Plan,
     refused: Option<String>,
+    unknown: Option<String>,
     wake_at: Option<Timestamp>,
 }
 
@@ -238,18 +240,20 @@ impl Scene<'_> {
         pods.extend(self.observed.pods.clone());
         situation.pods = &pods;
         let steps = steps(&situation);
-        let readers: BTreeSet<String> = placed.iter().map(|p| p.node.clone()).collect();
-        let reach = demand::reach(self.observed, readers);
-        let demand = |target: &Target, book| demand::demand(validated, &target.chosen, book, reach.clone());
-        let demands = target.iter().flat_map(|t| steps.book.iter().map(move |book| (t, book)));
-        let demands: Vec<Demand> = demands.map(|(target, book)| demand(target, book)).collect();
+        let reach = (!steps.book.is_empty()).then(|| demand::reach(self.observed)).transpose();
+        let (reach, unknown) = reach.map_or_else(|why| (None, Some(why)), |reach| (reach, None));
+        let demand = |(target, reach): (&Target, &Reach)| {
+            let demand = |book| demand::demand(validated, &target.chosen, book, reach.clone());
+            steps.book.iter().map(demand).collect::<Vec<Demand>>()
+        };
+        let demands = target.as_ref().zip(reach.as_ref()).map(demand).unwrap_or_default();
         let outcomes = self.context.placement.place(validated.owner.clone(), demands.clone()).await;
         let refused = target.as_ref().and_then(|t| refusal(&demands, &outcomes, &t.chosen, t.inspection));
         let decided = target.as_ref().map(|target| (&target.chosen, outcomes));
         let plan = plan(&situation, &steps, decided);
         self.context.applier.patch_placement(self.llm, placed, &plan.placement).await?;
         let (frozen, chosen) = target.map(|t| (self.frozen(t.revision), Ok(t.chosen))).unzip();
-        Ok(Found { chosen: chosen.or(why_not), frozen, plan, refused, wake_at: steps.wake_at })
+        Ok(Found { chosen: chosen.or(why_not), frozen, plan, refused, unknown, wake_at: steps.wake_at })
     }
 
     fn simulates(&self) -> bool {
@@ -362,6 +366,7 @@ impl Scene<'_> {
             plan: &found.plan,
             refusal: applied.and_then(Applied::refusal).map(|(_, _, refusal)| refusal),
             refused: found.refused.as_deref(),
+            unknown: found.unknown.as_deref(),
             simulated: self.simulates(),
             now: self.now,
         });
@@ -380,6 +385,9 @@ impl Scene<'_> {
         // A pod that does not answer yet soon will, and no watch tells.
         let loading = self.observed.pods.values().any(|pod| !health::is_ready(pod));
         let usual = if loading { LOADING } else { SETTLED };
+        if found.unknown.is_some() {
+            return Next::After(LOADING);
+        }
         if self.observed.pods.is_empty() && found.wake_at.is_none() && found.refused.is_none() {
             return Next::OnChange;
         }

@@ -2,18 +2,25 @@
 //!
 //! In: [`Validated`], the model's inspection. Out: [`Chosen`] and [`Demand`]s. It must not know nodes.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use contract::Bytes;
 use contract::device::DeviceClass;
 use contract::inspect::Inspection;
 use contract::memory::{self, Capacity, MemoryPlan, PlanError};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::build::resources::share;
+use super::health;
 use super::observe::Observed;
 use super::rollout::Book;
 use super::validate::Validated;
-use crate::api::deployment::LlmDeploymentSpec;
+use crate::api::deployment::{LlmDeploymentSpec, PlacementStatus};
 use crate::fleet::demand::Reach;
+use crate::fleet::ledger::{booking_of, has_ended, node_of};
 use crate::fleet::{Amounts, Demand};
+use crate::mounts;
 
 /// Access modes in which a volume can be read from several nodes.
 const MANY_NODES: [&str; 2] = ["ReadOnlyMany", "ReadWriteMany"];
@@ -89,21 +96,46 @@ fn architecture() -> &'static str {
     }
 }
 
-/// From which nodes the weights can be read.
-#[must_use]
-pub fn reach(observed: &Observed, readers: impl IntoIterator<Item = String>) -> Reach {
-    let Some((claim, volume)) = &observed.claim else { return Reach::Anywhere };
-    let affinity = volume.as_ref().and_then(|v| v.spec.as_ref()?.node_affinity.as_ref()?.required.clone());
-    if let Some(selector) = affinity {
-        return Reach::Nodes(selector);
+/// From which nodes the weights can be read; or what has to be known before that can be said, since a volume that is
+/// not seen yet may be one of a single node.
+pub fn reach(observed: &Observed) -> Result<Reach, String> {
+    let Some((claim, volume)) = &observed.claim else {
+        return Err("the PersistentVolumeClaim with the weights is not there yet".to_owned());
+    };
+    let metadata = &claim.metadata;
+    let name = metadata.name.clone().unwrap_or_default();
+    let Some(volume) = volume.as_ref().and_then(|volume| volume.spec.as_ref()) else {
+        return Err(format!("the PersistentVolumeClaim {name} with the weights has no volume yet"));
+    };
+    if let Some(selector) = volume.node_affinity.as_ref().and_then(|affinity| affinity.required.clone()) {
+        return Ok(Reach::Nodes(selector));
     }
     let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone()).unwrap_or_default();
     if modes.iter().any(|mode| MANY_NODES.contains(&mode.as_str())) {
-        return Reach::Anywhere;
+        return Ok(Reach::Anywhere);
     }
-    let metadata = &claim.metadata;
-    let claim = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    Reach::OneNode { claim, node: readers.into_iter().min() }
+    let claim = (metadata.namespace.clone().unwrap_or_default(), name);
+    Ok(Reach::OneNode { claim, node: observed.readers.first().cloned() })
+}
+
+/// Nodes that read a claim, whoever it is that does: those of pods that mount it, and those of bookings of who serves
+/// from it (`bookings`) whose pods are not seen yet.
+pub fn readers<'a>(
+    (namespace, claim): (&str, &str),
+    pods: &[Arc<Pod>],
+    bookings: impl IntoIterator<Item = &'a PlacementStatus>,
+) -> BTreeSet<String> {
+    let reads = |pod: &&Arc<Pod>| {
+        pod.metadata.namespace.as_deref() == Some(namespace)
+            && !has_ended(pod)
+            // One that the scheduler refuses reads nowhere.
+            && health::unschedulable_since(pod).is_none()
+            && mounts::claims(pod).any(|mounted| mounted == claim)
+    };
+    let by_pods = pods.iter().filter(reads).filter_map(|pod| node_of(pod.spec.as_ref()?));
+    let seen: BTreeSet<&str> = pods.iter().filter_map(|pod| booking_of(pod)).collect();
+    let unseen = bookings.into_iter().filter(|p| !seen.contains(p.booking.as_str()));
+    by_pods.chain(unseen.map(|p| p.node.as_str())).map(str::to_owned).collect()
 }
 
 /// The longest context whose demand stays within `bytes`, in whole blocks; `None` if not even one block does.
@@ -123,4 +155,65 @@ pub fn largest_context(chosen: &Chosen, class: DeviceClass, model: &Inspection, 
         if fits(middle) { low = middle } else { high = middle - 1 }
     }
     (low > 0).then_some(low * memory::BLOCK_TOKENS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Arc<T> {
+        Arc::new(serde_norway::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn nothing_is_placed_before_the_volume_is_known() {
+        let reach_of = |volume: Option<&str>, mode: &str| {
+            let claim = yaml(&format!(
+                "{{metadata: {{name: w, namespace: a}}, spec: {{accessModes: [{mode}], volumeName: v}}}}"
+            ));
+            let claim = Some((claim, volume.map(yaml)));
+            reach(&Observed { claim, readers: BTreeSet::from(["n".to_owned()]), ..Observed::default() })
+        };
+        assert!(reach(&Observed::default()).unwrap_err().contains("not there yet"));
+        assert!(
+            reach_of(None, "ReadWriteMany").unwrap_err().contains("w with the weights has no volume yet")
+        );
+        assert_eq!(reach_of(Some("{metadata: {}, spec: {}}"), "ReadWriteMany"), Ok(Reach::Anywhere));
+        let one = Reach::OneNode { claim: ("a".into(), "w".into()), node: Some("n".into()) };
+        assert_eq!(reach_of(Some("{metadata: {}, spec: {}}"), "ReadWriteOnce"), Ok(one));
+        let local = "{metadata: {}, spec: {nodeAffinity: {required: {nodeSelectorTerms: []}}}}";
+        assert!(matches!(reach_of(Some(local), "ReadWriteOnce"), Ok(Reach::Nodes(_))));
+    }
+
+    #[test]
+    fn everybody_who_mounts_a_claim_reads_it() {
+        let pod = |namespace: &str, claim: &str, node: &str, more: &str| -> Arc<Pod> {
+            yaml(&format!(
+                "{{metadata: {{name: p, namespace: {namespace}{more}}}, spec: {{nodeName: {node}, containers: [], \
+                 volumes: [{{name: v, persistentVolumeClaim: {{claimName: {claim}}}}}]}}}}"
+            ))
+        };
+        let booking = |booking: &str, node: &str| PlacementStatus {
+            replica: 0,
+            revision: "r".into(),
+            booking: booking.into(),
+            attempt: 0,
+            node: node.into(),
+            devices: 0,
+            concurrency: 1,
+            memory: MemoryPlan::default(),
+            host_memory: Bytes::ZERO,
+            cpu_millis: 0,
+        };
+        let ours = ", labels: {app.kubernetes.io/managed-by: llm-fleet, llmfleet.dev/booking: b1}";
+        let pods = [
+            pod("a", "w", "stranger", ""),
+            pod("b", "w", "other-namespace", ""),
+            pod("a", "x", "other-claim", ours),
+        ];
+        // The pod of b1 tells that it mounts another claim.
+        let bookings = [booking("b1", "old"), booking("b2", "booked")];
+        let found = readers(("a", "w"), &pods, &bookings);
+        assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["booked", "stranger"]);
+    }
 }

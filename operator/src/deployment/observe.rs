@@ -15,11 +15,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
+use super::demand::readers;
 use super::health;
 use super::status::READY;
 use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::{LlmDeployment, LlmModel};
+use crate::cache::Stores;
 use crate::context::Context;
 use crate::fleet::card::Cards;
 use crate::model::name::served_by;
@@ -40,6 +42,8 @@ pub struct Observed {
     pub model: Option<Arc<LlmModel>>,
     /// The claim with its weights, and the volume behind it.
     pub claim: Option<(Arc<PersistentVolumeClaim>, Option<Arc<PersistentVolume>>)>,
+    /// Nodes that read that claim, whoever it is that does.
+    pub readers: BTreeSet<String>,
     /// Pods of the deployment, by name.
     pub pods: BTreeMap<String, Arc<Pod>>,
     /// Configuration of its revisions, by name.
@@ -125,9 +129,11 @@ pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, no
         let volume = volume.and_then(|n| stores.volumes.get(&ObjectRef::new(n)));
         (claim, volume)
     });
+    let readers = claim.as_ref().map(|(claim, _)| readers_of(stores, &namespace, &claim.name_any()));
     let mut observed = Observed {
         model,
         claim,
+        readers: readers.unwrap_or_default(),
         pods: of_deployment(stores.pods.state(), llm),
         config_maps: of_deployment(stores.config_maps.state(), llm),
         service: stores.services.get(&ObjectRef::new(&name).within(&namespace)),
@@ -139,6 +145,18 @@ pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, no
     ask(recent, &mut observed).await;
     observed.warnings = warnings_of(&context.client, observed.pods.values(), now).await;
     observed
+}
+
+/// Nodes that read a claim.
+fn readers_of(stores: &Stores, namespace: &str, claim: &str) -> BTreeSet<String> {
+    let serves = |llm: &LlmDeployment| {
+        let model = served_by(&llm.spec).filter(|_| llm.namespace().as_deref() == Some(namespace));
+        let model = model.and_then(|n| stores.models.get(&ObjectRef::new(&n).within(namespace)));
+        model.is_some_and(|m| m.status.as_ref().and_then(|s| s.claim_name.as_deref()) == Some(claim))
+    };
+    let users = stores.deployments.state_filter(serves);
+    let bookings = users.iter().filter_map(|llm| llm.status.as_ref()).flat_map(|status| &status.placement);
+    readers((namespace, claim), &stores.pods.state(), bookings)
 }
 
 /// What events say of pods whose containers take long to be made.

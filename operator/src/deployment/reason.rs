@@ -23,6 +23,8 @@ pub enum Reason {
     ModelNotFound,
     /// A replica of this model cannot be planned.
     CannotBePlanned,
+    /// The volume with the weights is not known yet.
+    VolumePending,
     /// No node has room.
     DoesNotFit,
     /// Room comes when an older revision leaves.
@@ -78,6 +80,7 @@ impl Reason {
             Self::ModelPending => "ModelPending",
             Self::ModelNotFound => "ModelNotFound",
             Self::CannotBePlanned => "CannotBePlanned",
+            Self::VolumePending => "VolumePending",
             Self::DoesNotFit => "DoesNotFit",
             Self::WaitingForRoom => "WaitingForRoom",
             Self::Placed => "Placed",

@@ -53,6 +53,8 @@ pub struct Pass<'a> {
     pub refusal: Option<&'a Refusal>,
     /// What was said of the refused places.
     pub refused: Option<&'a str>,
+    /// What has to be known before replicas can be placed.
+    pub unknown: Option<&'a str>,
     /// Whether cards are simulated.
     pub simulated: bool,
     /// Now.

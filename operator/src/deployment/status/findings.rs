@@ -108,6 +108,9 @@ fn placed(pass: &Pass<'_>) -> Finding {
     if pass.target.is_none() {
         return finding(TYPE, Unknown, Reason::ModelPending, "a replica's bytes are known once the model is");
     }
+    if let Some(why) = pass.unknown {
+        return finding(TYPE, Unknown, Reason::VolumePending, why);
+    }
     if let Some(why) = pass.refused {
         return finding(TYPE, False, Reason::DoesNotFit, why);
     }

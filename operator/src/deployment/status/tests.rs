@@ -39,6 +39,28 @@ fn said(
     said_of(&llm(), observed, target, refused)
 }
 
+fn pass_of<'a>(
+    llm: &'a LlmDeployment,
+    observed: &'a Observed,
+    validated: &'a Validated,
+    plan: &'a Plan,
+) -> Pass<'a> {
+    Pass {
+        llm,
+        observed,
+        validated: Ok(validated),
+        model: Some("w"),
+        chosen: None,
+        target: Some("r"),
+        plan,
+        refusal: None,
+        refused: None,
+        unknown: None,
+        simulated: false,
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
 fn said_of(
     llm: &LlmDeployment,
     observed: &Observed,
@@ -47,19 +69,7 @@ fn said_of(
 ) -> BTreeMap<String, (String, String)> {
     let validated = super::super::validate::validate(llm).unwrap();
     let plan = Plan::default();
-    let status = status(&Pass {
-        llm,
-        observed,
-        validated: Ok(&validated),
-        model: Some("w"),
-        chosen: None,
-        target,
-        plan: &plan,
-        refusal: None,
-        refused,
-        simulated: false,
-        now: Timestamp::UNIX_EPOCH,
-    });
+    let status = status(&Pass { target, refused, ..pass_of(llm, observed, &validated, &plan) });
     assert_eq!(status.observed_generation, Some(3));
     status.conditions.into_iter().map(|c| (c.type_, (c.status, c.reason))).collect()
 }
@@ -113,6 +123,19 @@ fn a_refused_place_gives_the_summary_its_reason() {
     let said = said(&observed, Some("r"), Some("n: needs 2 GiB"));
     assert_eq!(said["Ready"], pair("False", "DoesNotFit"));
     assert_eq!(said["Stalled"], pair("True", "DoesNotFit"));
+}
+
+#[test]
+fn a_volume_that_is_not_known_yet_is_waited_for() {
+    let observed = Observed { model: Some(model("True", "WeightsVerified")), ..Observed::default() };
+    let (llm, plan) = (llm(), Plan::default());
+    let validated = super::super::validate::validate(&llm).unwrap();
+    let pass = Pass { unknown: Some("no volume yet"), ..pass_of(&llm, &observed, &validated, &plan) };
+    let conditions = status(&pass).conditions;
+    let of = |type_: &str| find(&conditions, type_).map(|c| (c.status.clone(), c.reason.clone())).unwrap();
+    assert_eq!(of("Placed"), pair("Unknown", "VolumePending"));
+    assert_eq!(of("Ready"), pair("False", "VolumePending"));
+    assert_eq!((of("Stalled").0.as_str(), of("Reconciling").0.as_str()), ("False", "True"));
 }
 
 #[test]

@@ -110,3 +110,20 @@ fn demands_of_one_batch_do_not_spend_the_same_bytes() {
     let more = [demand("x", "b3", 3), demand("x", "b4", 1)];
     assert_eq!(places(&mut books, &more, &view), [true, false]);
 }
+
+#[test]
+fn a_claim_of_one_node_is_read_where_it_was_decided_before() {
+    let reads = |owner: &str, booking: &str, gib: u64| {
+        let reach = Reach::OneNode { claim: ("default".into(), "w".into()), node: None };
+        Demand { reach, ..demand(owner, booking, gib) }
+    };
+    let (mut books, nodes) = (Books::default(), [node("a", 10), node("b", 3)]);
+    let view = view(&nodes, &both());
+    assert_eq!(books.decide(&[reads("x", "b1", 6)], &view), [Outcome::Placed("a".into())]);
+    // It alone would fit best on the other.
+    assert_eq!(books.decide(&[reads("y", "b2", 3)], &view), [Outcome::Placed("a".into())]);
+    // The node goes before anything is recorded: what was decided there binds nobody.
+    books.forget(&("default".into(), "y".into()), &[]);
+    let moved = books.decide(&[reads("x", "b1", 3)], &super::tests::view(&nodes[1..], &both()));
+    assert_eq!(moved, [Outcome::Placed("b".into())]);
+}
