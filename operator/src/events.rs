@@ -30,7 +30,7 @@ pub struct Note {
 }
 
 /// Whether somebody may have to act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// For information.
     Normal,
@@ -38,7 +38,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One note for every condition whose status or reason changed to something known.
+/// One note for everything that is said by conditions whose status or reason changed to something known.
 #[must_use]
 pub fn transitions(
     before: &[Condition],
@@ -47,16 +47,21 @@ pub fn transitions(
 ) -> Vec<Note> {
     let changed = |condition: &&Condition| {
         condition.status != ConditionStatus::Unknown.name()
+            && !condition.message.is_empty()
             && find(before, &condition.type_)
                 .is_none_or(|old| (&old.status, &old.reason) != (&condition.status, &condition.reason))
     };
-    let note = |condition: &Condition| Note {
-        severity: if is_warning(condition) { Severity::Warning } else { Severity::Normal },
-        action: condition.type_.clone(),
-        reason: condition.reason.clone(),
-        text: condition.message.clone(),
-    };
-    after.iter().filter(changed).map(note).collect()
+    let mut notes: Vec<Note> = Vec::new();
+    for condition in after.iter().filter(changed) {
+        let severity = if is_warning(condition) { Severity::Warning } else { Severity::Normal };
+        let (reason, text) = (condition.reason.clone(), condition.message.clone());
+        // What keeps one thing from being so keeps others too, and is told once.
+        match notes.iter_mut().find(|note| (&note.reason, &note.text) == (&reason, &text)) {
+            Some(note) => note.severity = note.severity.max(severity),
+            None => notes.push(Note { severity, action: condition.type_.clone(), reason, text }),
+        }
+    }
+    notes
 }
 
 /// Writes events. Equal ones within minutes become one with a count.
@@ -128,10 +133,10 @@ mod tests {
         ];
         let after = [
             condition("Ready", ConditionStatus::False, "VolumeFull"),
-            condition("Stalled", ConditionStatus::False, "Healthy"),
+            condition("Stalled", ConditionStatus::True, "VolumeFull"),
             condition("Fetched", ConditionStatus::Unknown, "Waiting"),
         ];
-        let notes = transitions(&before, &after, |condition| condition.reason == "VolumeFull");
+        let notes = transitions(&before, &after, |condition| condition.type_ == "Stalled");
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert_eq!((notes[0].severity, notes[0].reason.as_str()), (Severity::Warning, "VolumeFull"));
         assert_eq!(transitions(&after, &after, |_| true), []);

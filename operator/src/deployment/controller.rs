@@ -194,7 +194,7 @@ impl Scene<'_> {
     /// The model of an inline source. It outlives the deployment if others use it, so it has no owner.
     fn model(&self) -> Option<Desired> {
         let source = self.llm.spec.model.source.clone()?;
-        let name = name_of(&source);
+        let name = name_of(&source, self.llm.spec.volume.as_ref());
         let spec = LlmModelSpec { source, volume: self.llm.spec.volume.clone() };
         let mut model = LlmModel::new(&name, spec);
         model.metadata.namespace = self.llm.namespace();

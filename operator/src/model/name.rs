@@ -1,13 +1,13 @@
-//! The name of the LlmModel of a source, so that equal sources share one.
+//! The name of the LlmModel of a source and its volume, so that those who ask for the same share one.
 //!
-//! In: a source. Out: a slug for people and ten hex digits of the sha256 of the source's canonical JSON.
+//! In: a source, a volume. Out: a slug for people and ten hex digits of the sha256 of both as canonical JSON.
 //! It must not know whether such a model exists.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::api::deployment::LlmDeploymentSpec;
-use crate::api::shared::Source;
+use crate::api::shared::{Source, VolumeSpec};
 
 /// Longest name that the CRD takes.
 const MAX_NAME: usize = 40;
@@ -19,19 +19,24 @@ const DIGITS: usize = 10;
 pub fn served_by(spec: &LlmDeploymentSpec) -> Option<String> {
     match (&spec.model.model_ref, &spec.model.source) {
         (Some(reference), _) => Some(reference.name.clone()),
-        (None, Some(source)) => Some(name_of(source)),
+        (None, Some(source)) => Some(name_of(source, spec.volume.as_ref())),
         (None, None) => None,
     }
 }
 
-/// Name of the model of a source: the same for the same files in any order.
+/// Name of the model of a source: the same for the same files in any order. Another volume is another model, since
+/// the volume of one that exists cannot be changed.
 #[must_use]
-pub fn name_of(source: &Source) -> String {
+pub fn name_of(source: &Source, volume: Option<&VolumeSpec>) -> String {
     let mut canonical = source.clone();
     if let Some(http) = &mut canonical.http {
         http.files.sort_by(|a, b| a.path.cmp(&b.path));
     }
-    let json = sorted(serde_json::to_value(&canonical).expect("a source is strings and lists"));
+    let mut json = serde_json::to_value(&canonical).expect("a source is strings and lists");
+    if let Some(volume) = volume {
+        json["volume"] = serde_json::to_value(volume).expect("a volume is strings");
+    }
+    let json = sorted(json);
     let digest = hex::encode(Sha256::digest(json.to_string()));
     let slug = slug(hint(source));
     format!("{slug}-{}", &digest[..DIGITS])
@@ -84,7 +89,7 @@ mod tests {
     use super::*;
 
     fn name(yaml: &str) -> String {
-        name_of(&serde_norway::from_str(yaml).unwrap())
+        name_of(&serde_norway::from_str(yaml).unwrap(), None)
     }
 
     fn http(files: &[(&str, &str)]) -> String {
@@ -118,6 +123,11 @@ mod tests {
         assert_eq!(http(&[a, b]), http(&[b, a]));
         assert_ne!(http(&[a, b]), http(&[a]));
         assert_ne!(http(&[("1", "a.json")]), http(&[("2", "a.json")]));
+        let source = serde_norway::from_str("persistentVolumeClaim: {claimName: weights}").unwrap();
+        let sized =
+            |size: &str| name_of(&source, Some(&VolumeSpec { size: size.into(), ..Default::default() }));
+        assert_ne!(sized("1Gi"), sized("2Gi"));
+        assert_ne!(sized("1Gi"), name_of(&source, None));
         // Names of objects that exist must not change with a version of this program.
         assert_eq!(name("persistentVolumeClaim: {claimName: weights, path: tiny}"), "tiny-4161859474");
     }

@@ -150,9 +150,7 @@ fn failed(
     let hint = match cause.reason {
         Reason::Exit(ExitReason::VolumeFull) => {
             let claim = claim_name(&observed.model);
-            format!(
-                "; make the PersistentVolumeClaim {claim} larger, or make a model with a larger volume.size"
-            )
+            format!("; make the PersistentVolumeClaim {claim} larger, or ask for a larger volume.size")
         }
         _ => String::new(),
     };
