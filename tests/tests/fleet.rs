@@ -48,6 +48,7 @@ async fn all(bench: &Bench) -> Result<()> {
         cases::wrong_digest(bench, &model),
         cases::hostile_files(bench),
         cases::full_volume(bench, &good),
+        cases::damaged_weights(bench, &good, &model),
         cases::does_not_fit(bench, &good),
         cases::whole_devices(bench, &good),
         cases::namespace_goes_away(bench, &good),

@@ -49,7 +49,9 @@ pub(crate) async fn hostile_files(bench: &Bench) -> Result<()> {
     case.until_empty().await
 }
 
-/// A volume without room gets nothing; one with more room, asked for after it, gets the model.
+/// A volume without room gets nothing; when the spec asks for more room, another one gets the model.
+///
+/// Then the deployment is made anew while the model of the first is still going.
 pub(crate) async fn full_volume(bench: &Bench, good: &File) -> Result<()> {
     let case = bench.case("full").await?;
     let mut spec = cpu(good);
@@ -59,9 +61,31 @@ pub(crate) async fn full_volume(bench: &Bench, good: &File) -> Result<()> {
     case.until_said("llm", "Ready", "VolumeFull", &[]).await?;
     case.until_nothing_on_volumes().await?;
     case.stays_calm().await?;
-    case.delete("llm").await?;
-    case.until_empty().await?;
     case.apply("llm", &cpu(good)).await?;
+    case.until_ready("llm").await?;
+    case.delete("llm").await?;
+    case.apply("llm", &cpu(good)).await?;
+    case.until_ready("llm").await?;
+    case.delete("llm").await?;
+    case.until_empty().await
+}
+
+/// Weights that were verified and then damaged keep the pod from starting, until they are whole again.
+pub(crate) async fn damaged_weights(bench: &Bench, good: &File, model: &[u8]) -> Result<()> {
+    let case = bench.case("damaged").await?;
+    let mut spec = cpu(good);
+    spec["replicas"] = json!(0);
+    case.apply("llm", &spec).await?;
+    case.until_said("llm", "ModelReady", "ModelReady", &[]).await?;
+    let volume = case.volumes().await?.pop().context("the model has no volume")?;
+    let file = volume.join("model.gguf");
+    std::fs::write(&file, &model[..model.len() / 2])?;
+    case.apply("llm", &cpu(good)).await?;
+    for condition in ["Available", "Ready", "Stalled"] {
+        case.until_said("llm", condition, "WeightsCorrupt", &["model.gguf"]).await?;
+    }
+    case.stays_calm().await?;
+    std::fs::write(&file, model)?;
     case.until_ready("llm").await?;
     case.delete("llm").await
 }
