@@ -60,6 +60,11 @@ fn charts_have_the_version_of_the_programs() {
         assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"), "{name}");
         assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"), "{name}");
     }
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    assert!(
+        readme.contains(concat!("/llm-fleet/$name:", env!("CARGO_PKG_VERSION"), "\n")),
+        "images are pushed by it"
+    );
 }
 
 /// Dotted names of all values that a schema describes.
