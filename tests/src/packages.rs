@@ -105,12 +105,16 @@ fn installed() -> Result<BTreeSet<String>> {
     Ok(listed.lines().filter_map(|line| line.strip_suffix(" installed")).map(str::to_owned).collect())
 }
 
-/// A package enables its services with this helper, whether systemd runs or not; so they are disabled with it.
+/// Keeps a package's services from starting at the next boot. Without systemd there is none that would.
 fn disable_services(package: &str) -> Result<()> {
-    for unit in units(&output(Command::new("dpkg-query").args(["--listfiles", package]))?) {
-        output(Command::new("deb-systemd-helper").args(["disable", unit]))?;
+    let files = output(Command::new("dpkg-query").args(["--listfiles", package]))?;
+    let units = units(&files);
+    match find("systemctl") {
+        Some(systemctl) if !units.is_empty() => {
+            output(Command::new(systemctl).args(["--quiet", "disable"]).args(units)).map(drop)
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The names of systemd's units among a package's files; those with an `@` are only patterns of units.
