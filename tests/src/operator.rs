@@ -57,7 +57,7 @@ impl Site {
         let program = program()?;
         let plane = ControlPlane::start_with_controllers().await?;
         let client = plane.client().await?;
-        println!("kube-apiserver {} at {}", client.apiserver_version().await?.git_version, plane.url());
+        println!("{}: {:?}", plane.url(), plane.versions().await?);
         crds::install(&client).await?;
         let manifest = repository().join("deploy/rendered").join(rendered);
         let rights = Rights::read(&std::fs::read_to_string(manifest)?)?;
@@ -203,7 +203,7 @@ impl Operator {
         let of_metric =
             |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let values = page.lines().filter(of_metric).filter_map(|line| line.rsplit(' ').next());
-        Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
+        Ok(values.filter_map(|value| value.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value))
     }
 
     /// Sends it a signal.
