@@ -5,6 +5,7 @@
 //! server again first.
 
 pub mod merge;
+pub mod news;
 pub mod stores;
 
 use std::fmt::Debug;
@@ -25,6 +26,7 @@ use crate::client::WATCH_SECONDS;
 use crate::telemetry::chain;
 use contract::labels;
 use merge::{Key, Merge, key};
+pub use news::{News, Watched};
 pub use stores::Stores;
 
 /// Changes that a slow subscriber may be behind; after that it is told to look at everything.
@@ -45,6 +47,8 @@ pub struct Touched {
     pub model: Option<String>,
     /// Whether more than its status changed: it came, went, began to be deleted, or has another generation.
     pub spec_changed: bool,
+    /// What it may mean for other objects.
+    pub news: News,
 }
 
 /// Where caches say what changed.
@@ -78,7 +82,7 @@ pub struct Watch<K> {
 /// Runs the watches of a kind until `shutdown`, and gives the store and what readiness depends on.
 pub fn spawn<K>(watch: Watch<K>, changes: &Changes, shutdown: CancellationToken) -> (Store<K>, Check)
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (reader, mut writer) = store::<K>();
     let kind = kind_of::<K>();
@@ -141,7 +145,7 @@ fn of_namespace<K: Resource<DynamicType = ()> + Clone + 'static>(
 /// What an event tells, seen before it reaches the store. A relist tells nothing of what did not change.
 fn touched<K>(kind: &'static str, store: &Store<K>, event: &Event<K>) -> Option<Touched>
 where
-    K: Resource<DynamicType = ()> + Clone + 'static,
+    K: Watched + Resource<DynamicType = ()> + Clone + 'static,
 {
     let (object, gone) = match event {
         Event::Apply(object) | Event::InitApply(object) => (object, false),
@@ -157,11 +161,12 @@ where
     }
     let spec =
         |object: &K| (object.meta().generation, object.meta().deletion_timestamp.is_some(), object.uid());
+    let news = K::news(before.as_deref(), (!gone).then_some(object));
     let spec_changed = gone || before.is_none_or(|before| spec(&before) != spec(object));
     let (namespace, name): Key = key(object);
     let label = |name: &str| object.labels().get(name).cloned();
     let (deployment, model) = (label(labels::DEPLOYMENT), label(labels::MODEL));
-    Some(Touched { kind, namespace, name, deployment, model, spec_changed })
+    Some(Touched { kind, namespace, name, deployment, model, spec_changed, news })
 }
 
 #[cfg(test)]

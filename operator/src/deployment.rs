@@ -22,3 +22,4 @@ pub mod revision;
 pub mod rollout;
 pub mod status;
 pub mod validate;
+pub mod wake;

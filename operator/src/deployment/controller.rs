@@ -20,9 +20,7 @@ use std::time::Duration;
 use contract::device::DeviceClass;
 use contract::inspect::Inspection;
 use contract::{Bytes, labels};
-use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -35,13 +33,14 @@ use super::revision::{Revision, Weights, revision};
 use super::rollout::{Situation, steps, strays, unseen};
 use super::status::{self, Pass};
 use super::validate::{Validated, validate};
+use super::wake::affected;
 use super::{health, names};
 use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::model::LlmModelSpec;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Applied, Desired};
-use crate::cache::{Stores, Touched, kind_of};
+use crate::cache::Touched;
 use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
@@ -88,50 +87,6 @@ pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: Ca
     let recent = Arc::new(Recent::default());
     let pass = move |llm, context| pass(llm, context, recent.clone());
     crate::controller::run(this, context, pass, Error::category).await;
-}
-
-/// Deployments that a change may matter to.
-fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmDeployment>> {
-    if let Some(name) = &touched.deployment {
-        let own = ObjectRef::new(name).within(&touched.namespace);
-        // A pod that came or went changes what others may have.
-        let others = if touched.spec_changed { waiting(stores) } else { Vec::new() };
-        return [vec![own], others].concat();
-    }
-    let kind = touched.kind;
-    if kind == kind_of::<LlmDeployment>() {
-        let own = ObjectRef::new(&touched.name).within(&touched.namespace);
-        return if touched.spec_changed { [vec![own], waiting(stores)].concat() } else { Vec::new() };
-    }
-    if kind == kind_of::<Node>() || kind == kind_of::<Pod>() {
-        return waiting(stores);
-    }
-    let uses = |llm: &Arc<LlmDeployment>| {
-        let model = touched.model.as_ref().unwrap_or(&touched.name);
-        llm.namespace().as_deref() == Some(&touched.namespace) && served_by(&llm.spec).as_ref() == Some(model)
-    };
-    stores
-        .deployments
-        .state()
-        .iter()
-        .filter(|llm| uses(llm))
-        .map(|llm| ObjectRef::from_obj(llm.as_ref()))
-        .collect()
-}
-
-/// Deployments that wait for room.
-fn waiting(stores: &Stores) -> Vec<ObjectRef<LlmDeployment>> {
-    let waits = |llm: &Arc<LlmDeployment>| {
-        let conditions = llm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        find(conditions, status::PLACED).is_some_and(|c| c.status == ConditionStatus::False.name())
-    };
-    stores
-        .deployments
-        .state()
-        .iter()
-        .filter(|llm| waits(llm))
-        .map(|llm| ObjectRef::from_obj(llm.as_ref()))
-        .collect()
 }
 
 /// What every replica is to be.

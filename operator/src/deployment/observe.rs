@@ -150,7 +150,9 @@ pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, no
 /// Nodes that read a claim.
 fn readers_of(stores: &Stores, namespace: &str, claim: &str) -> BTreeSet<String> {
     let serves = |llm: &LlmDeployment| {
-        let model = served_by(&llm.spec).filter(|_| llm.namespace().as_deref() == Some(namespace));
+        let status = llm.status.as_ref().filter(|_| llm.namespace().as_deref() == Some(namespace));
+        let Some(status) = status.filter(|status| !status.placement.is_empty()) else { return false };
+        let model = status.model.clone().or_else(|| served_by(&llm.spec));
         let model = model.and_then(|n| stores.models.get(&ObjectRef::new(&n).within(namespace)));
         model.is_some_and(|m| m.status.as_ref().and_then(|s| s.claim_name.as_deref()) == Some(claim))
     };

@@ -53,7 +53,8 @@ impl Fleet {
     }
 }
 
-fn read(node: &core::Node) -> Node {
+/// What counts of a node, with nothing spent.
+pub fn read(node: &core::Node) -> Node {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let spec = node.spec.clone().unwrap_or_default();
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());

@@ -62,10 +62,11 @@ pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: Ca
 
 /// Which models a change may matter to.
 fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
-    let Touched { kind, namespace, name, deployment, model, spec_changed } = touched;
+    let Touched { kind, namespace, name, deployment: _, model, spec_changed, news } = touched;
     let of = |model: &str| ObjectRef::new(model).within(namespace);
-    let those = |keep: &dyn Fn(&LlmModel) -> bool| {
-        let here = |model: &LlmModel| model.namespace().as_ref() == Some(namespace) && keep(model);
+    let with_claim = |is_it: &dyn Fn(&String) -> bool| {
+        let here =
+            |model: &LlmModel| model.namespace().as_ref() == Some(namespace) && is_it(&claim_name(model));
         stores.models.state_filter(here).iter().map(|model| ObjectRef::from_obj(model.as_ref())).collect()
     };
     if *kind == kind_of::<LlmModel>() {
@@ -73,10 +74,11 @@ fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
     } else if let Some(model) = model {
         vec![of(model)]
     } else if *kind == "PersistentVolumeClaim" {
-        those(&|model| claim_name(model) == *name)
-    } else if *spec_changed && (*kind == kind_of::<LlmDeployment>() || deployment.is_some()) {
-        // Which model it used before is not known, so all that are there may have lost a user.
-        those(&|_| true)
+        with_claim(&|claim| claim == name)
+    } else if *kind == kind_of::<LlmDeployment>() && *spec_changed {
+        news.models.iter().map(|model| of(model)).collect()
+    } else if !news.claims.is_empty() {
+        with_claim(&|claim| news.claims.contains(claim))
     } else {
         Vec::new()
     }
