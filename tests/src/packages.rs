@@ -11,9 +11,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{Flock, FlockArg};
 
-use crate::process::output;
+use crate::process::{self, output};
 
 /// Package managers ask this program whether a service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -54,17 +53,14 @@ pub async fn ensure(packages: &[&'static str], tell: impl FnOnce(&str)) -> Resul
         return Ok(());
     }
     tell(&format!("Debian packages are missing, installing: {}", missing.join(" ")));
-    tokio::task::spawn_blocking(move || {
-        let apt = File::open(APT)
-            .with_context(|| format!("there is no {APT}: install {missing:?} in your system's own way"))?;
-        let _lock = Flock::lock(apt, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-        // Whoever held the lock may have wanted the same.
-        match missing_where(&missing, |what| find(what).is_some()) {
-            missing if missing.is_empty() => Ok(()),
-            missing => install(&missing),
-        }
-    })
-    .await?
+    let apt = File::open(APT)
+        .with_context(|| format!("there is no {APT}: install {missing:?} in your system's own way"))?;
+    let _lock = process::lock(apt).await?;
+    // Whoever held the lock may have wanted the same.
+    match missing_where(&missing, |what| find(what).is_some()) {
+        missing if missing.is_empty() => Ok(()),
+        missing => tokio::task::spawn_blocking(move || install(&missing)).await?,
+    }
 }
 
 /// Where a program is, as this process and an administrator would find it; a path is looked at as it is.

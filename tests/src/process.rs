@@ -9,6 +9,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
@@ -16,6 +17,12 @@ use nix::sys::signal::Signal;
 pub fn ensure_root(why: &str) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "this takes root: {why}");
     Ok(())
+}
+
+/// Waits for the only lock on `file`. Not on this thread, which may be the one of whoever holds it.
+pub async fn lock(file: File) -> Result<Flock<File>> {
+    let locked = tokio::task::spawn_blocking(move || Flock::lock(file, FlockArg::LockExclusive));
+    locked.await?.map_err(|(_, errno)| errno.into())
 }
 
 /// How much of a log is shown when its process fails.
@@ -157,6 +164,19 @@ mod tests {
         child.child.wait().unwrap();
         let error = child.check().unwrap_err().to_string();
         assert!(error.contains("no such flag") && error.contains("sh.log"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_lock_does_not_hold_up_the_thread_of_who_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = lock(File::create(&path).unwrap()).await.unwrap();
+        let second = lock(File::create(&path).unwrap());
+        let give_back = async {
+            tokio::task::yield_now().await;
+            drop(first);
+        };
+        tokio::join!(second, give_back).0.unwrap();
     }
 
     #[tokio::test]

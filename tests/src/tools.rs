@@ -8,13 +8,13 @@ pub mod catalogue;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use crate::paths::{Cache, repository};
+use crate::process;
 use crate::progress::Progress;
 use catalogue::{CHECKERS, MODULES, Module, Tool};
 
@@ -54,10 +54,10 @@ impl Tools {
             if !module.tools.iter().any(|tool| missing(&tool)) {
                 continue;
             }
-            // Two may come here at once: the second waits, then finds the tools there. It must not wait on the thread
-            // of the first, which may be the same.
-            let folder = self.folders[module.name].clone();
-            let _lock = tokio::task::spawn_blocking(move || lock(&folder)).await??;
+            // Two may come here at once: the second waits, then finds the tools there.
+            let folder = &self.folders[module.name];
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            let _lock = process::lock(File::create(folder.join(".lock"))?).await?;
             for tool in module.tools.iter().filter(missing) {
                 progress.step(tool.name, Some(tool.cold_seconds), self.build(module, tool)).await?;
             }
@@ -119,12 +119,6 @@ impl Tools {
         fs::rename(&aside, folder.join(tool.name))?;
         Ok(())
     }
-}
-
-fn lock(folder: &Path) -> Result<Flock<File>> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let file = File::create(folder.join(".lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 fn module_folder(module: &Module) -> PathBuf {

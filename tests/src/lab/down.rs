@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::cgroups;
 use crate::paths::LabPaths;
-use crate::process::{ensure_root, output, wait_for};
+use crate::process::{self, ensure_root, output, wait_for};
 use crate::progress::Progress;
 use crate::supervisor::client;
 
@@ -22,7 +22,7 @@ use crate::supervisor::client;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Held by whoever brings this lab up or down.
-pub fn lock(paths: &LabPaths) -> Result<Flock<fs::File>> {
+pub async fn lock(paths: &LabPaths) -> Result<Flock<fs::File>> {
     let folder = paths.lock().parent().context("the lock lies in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let file = fs::File::create(paths.lock())?;
@@ -30,7 +30,7 @@ pub fn lock(paths: &LabPaths) -> Result<Flock<fs::File>> {
         Ok(lock) => Ok(lock),
         Err((file, _)) => {
             eprintln!("Waiting: another program brings the lab {:?} up or down", paths.name());
-            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+            process::lock(file).await
         }
     }
 }
@@ -39,7 +39,7 @@ pub fn lock(paths: &LabPaths) -> Result<Flock<fs::File>> {
 pub async fn down(paths: &LabPaths) -> Result<()> {
     ensure_root("a lab's processes, mounts and control groups are root's")?;
     let progress = Progress::start(&format!("Stopping the lab {:?}", paths.name()));
-    let _lock = lock(paths)?;
+    let _lock = lock(paths).await?;
     progress.step("processes, with their mounts and network", None, client::kill_all(paths)).await?;
     progress.step("loop devices", None, release_loop_devices(paths)).await?;
     progress.step("control groups", None, remove_cgroups(paths)).await?;

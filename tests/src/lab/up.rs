@@ -54,7 +54,7 @@ pub async fn up(options: &Options) -> Result<Lab> {
     packages::ensure(&packages::of_a_node(), |what| progress.note(what)).await?;
     tools.ensure_for_lab().await?;
 
-    let _lock = down::lock(&paths)?;
+    let _lock = down::lock(&paths).await?;
     let supervisor =
         progress.step("namespaces and network", None, supervisor(&paths, &options.program)).await?;
     let settings = choose(&paths, &supervisor, options.card.clone())?;
