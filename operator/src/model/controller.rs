@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::belongings::claim_name;
 use super::build;
 use super::observe::{self, Observed, observe};
-use super::plan::{Keep, Plan, plan};
+use super::plan::{Keep, Plan, is_left_alone, plan};
 use super::status::{self, STALLED};
 use crate::api::condition::ConditionStatus;
 use crate::api::{LlmDeployment, LlmModel};
@@ -24,7 +24,6 @@ use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
 use crate::recent::Recent;
-use contract::labels;
 
 /// A pass that failed for a passing reason.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +88,10 @@ fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
 /// Every pass starts from observation and assumes nothing of why it runs. Once observation has succeeded the status
 /// is written on every exit, also when applying was refused.
 async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Recent>) -> Result<Next, Error> {
-    if model.annotations().contains_key(labels::PAUSED) {
+    if is_left_alone(&model) {
         return Ok(Next::OnChange);
     }
-    let deleting = model.meta().deletion_timestamp.is_some();
-    if deleting && !has_finalizer(model.as_ref()) {
-        return Ok(Next::OnChange);
-    }
-    if !deleting && !has_finalizer(model.as_ref()) {
+    if model.meta().deletion_timestamp.is_none() && !has_finalizer(model.as_ref()) {
         context.applier.add_finalizer(model.as_ref()).await?;
         return Ok(Next::OnChange);
     }

@@ -17,6 +17,7 @@ use super::belongings::{claim_is_foreign, owns};
 use super::observe::Observed;
 use super::reason::{Cause, Reason};
 use crate::api::LlmModel;
+use crate::apply::has_finalizer;
 use crate::args::RuntimeArgs;
 use crate::controller::Next;
 use contract::labels;
@@ -66,6 +67,17 @@ impl Keep {
 /// Whether a deployment made this model.
 fn is_made_by_a_deployment(model: &LlmModel) -> bool {
     model.labels().get(labels::APP_MANAGED_BY).is_some_and(|manager| manager == labels::MANAGER)
+}
+
+/// Whether nothing is done about a model: somebody paused it, or it goes and nothing of ours holds it. A pause does
+/// not keep from going what is being deleted.
+#[must_use]
+pub fn is_left_alone(model: &LlmModel) -> bool {
+    if model.meta().deletion_timestamp.is_some() {
+        !has_finalizer(model)
+    } else {
+        model.annotations().contains_key(labels::PAUSED)
+    }
 }
 
 /// Decides.

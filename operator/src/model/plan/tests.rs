@@ -277,6 +277,28 @@ fn use_holds_a_model_and_the_end_of_use_ends_it() {
 }
 
 #[test]
+fn a_pause_does_not_hold_what_is_being_deleted() {
+    let model = |paused: bool, deleted: bool, held: bool| {
+        let mut model = observed(HTTP).model.as_ref().clone();
+        if paused {
+            model.annotations_mut().insert(labels::PAUSED.into(), String::new());
+        }
+        model.metadata.deletion_timestamp = deleted.then(|| yaml("'2026-01-01T00:00:00Z'"));
+        model.metadata.finalizers = held.then(|| vec![labels::FINALIZER.to_owned()]);
+        model
+    };
+    for (paused, deleted, held, left_alone) in [
+        (false, false, false, false),
+        (true, false, true, true),
+        (true, true, true, false),
+        (true, true, false, true),
+        (false, true, false, true),
+    ] {
+        assert_eq!(is_left_alone(&model(paused, deleted, held)), left_alone, "{paused} {deleted} {held}");
+    }
+}
+
+#[test]
 fn a_status_is_the_same_as_long_as_nothing_changes() {
     let mut o = observed(HTTP);
     let first = status::status(&o, &keep(&o), &Applied::default(), Timestamp::UNIX_EPOCH);
