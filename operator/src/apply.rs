@@ -76,18 +76,6 @@ impl Desired {
         }
     }
 
-    /// Kind of the object.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.resource.kind
-    }
-
-    /// Name of the object.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     fn rank(&self) -> usize {
         ORDER.iter().position(|kind| *kind == self.resource.kind).unwrap_or(ORDER.len())
     }

@@ -142,8 +142,8 @@ mod tests {
     #[tokio::test]
     async fn writes_need_a_term_and_reads_do_not() {
         let now = Instant::now();
-        let leading = Term::Leading { since: now, until: now + CALL, lease_end: now + 2 * CALL };
-        let ended = Term::Leading { since: now, until: now, lease_end: now + CALL };
+        let leading = Term::Leading { until: now + CALL, lease_end: now + 2 * CALL };
+        let ended = Term::Leading { until: now, lease_end: now + CALL };
         assert!(send(Method::PATCH, leading.clone()).await.is_ok());
         for term in [Term::Following, ended] {
             assert!(send(Method::GET, term.clone()).await.is_ok());

@@ -23,6 +23,7 @@ pub mod crd;
 pub mod deployment;
 pub mod events;
 pub mod fleet;
+pub mod kubelet;
 pub mod leader;
 pub mod metrics;
 pub mod model;

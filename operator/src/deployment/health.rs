@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 
 use super::reason::Reason;
+use crate::kubelet::Fault;
 
 /// What keeps a pod from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +60,8 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Problem> {
     let waiting = state.and_then(|s| s.waiting.as_ref())?;
     let words = waiting.message.clone().unwrap_or_default();
     let reason = match waiting.reason.as_deref()? {
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
-        | "ImageInspectError" => Reason::ImagePullFailed,
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            Reason::ContainerNotCreated
-        }
         "CrashLoopBackOff" => Reason::ContainerFailed,
-        _ => return None,
+        other => Reason::Kubelet(Fault::of(other)?),
     };
     Some(Problem { reason, message: format!("image {}: {words}", container.image) })
 }

@@ -24,6 +24,7 @@ use crate::api::{LlmDeployment, LlmModel};
 use crate::cache::Stores;
 use crate::context::Context;
 use crate::fleet::card::Cards;
+use crate::fleet::snapshot::is_ready;
 use crate::model::name::served_by;
 use crate::recent::{Pace, Recent};
 use crate::telemetry::chain;
@@ -197,8 +198,7 @@ where
 
 fn is_usable(node: &Arc<Node>) -> bool {
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    !cordoned && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    !cordoned && is_ready(node)
 }
 
 fn card(node: &Arc<Node>) -> Option<Bytes> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::demand::Chosen;
 use super::rollout::{Book, Situation, Steps, swap};
 use crate::api::deployment::PlacementStatus;
-use crate::fleet::{Outcome, Refusal};
+use crate::fleet::Outcome;
 
 /// What is to be written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,8 +16,6 @@ pub struct Plan {
     pub placement: Vec<PlacementStatus>,
     /// Names of pods that go.
     pub delete: BTreeSet<String>,
-    /// Replicas that fit nowhere, and why.
-    pub refused: Vec<(u32, Refusal)>,
     /// Replicas that wait for room that another booking of this deployment has, with its node.
     pub waiting: Vec<(u32, String)>,
 }
@@ -45,7 +43,8 @@ pub fn plan(now: &Situation<'_>, steps: &Steps, decided: Option<(&Chosen, Vec<Ou
                 plan.delete.extend(leaves);
                 plan.waiting.push((book.replica, node));
             }
-            Outcome::Refused(refusal) => plan.refused.push((book.replica, refusal)),
+            // What had a booking before keeps it; what had none is asked for again.
+            Outcome::Refused(_) => {}
         }
     }
     plan.placement.sort_by(|a, b| (a.replica, &a.revision).cmp(&(b.replica, &b.revision)));

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use contract::exit::ExitReason;
 
 use crate::apply::RefusalReason;
+use crate::kubelet::Fault;
 
 /// Why a deployment is as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +52,8 @@ pub enum Reason {
     OutOfMemory,
     /// A container ended without a word of its own.
     ContainerFailed,
-    /// The runtime image cannot be pulled.
-    ImagePullFailed,
-    /// A container cannot be made.
-    ContainerNotCreated,
+    /// The kubelet cannot start a container.
+    Kubelet(Fault),
     /// The runtime said why it ended.
     Exit(ExitReason),
     /// The API server refused an object.
@@ -94,8 +93,7 @@ impl Reason {
             Self::Unschedulable => "Unschedulable",
             Self::OutOfMemory => "OutOfMemory",
             Self::ContainerFailed => "ContainerFailed",
-            Self::ImagePullFailed => "ImagePullFailed",
-            Self::ContainerNotCreated => "ContainerNotCreated",
+            Self::Kubelet(fault) => fault.name(),
             Self::Exit(reason) => reason.name(),
             Self::Refused(reason) => reason.name(),
             Self::Ready => "Ready",

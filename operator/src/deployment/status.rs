@@ -14,7 +14,7 @@ use super::revision::served_name;
 use super::validate::Validated;
 use super::{health, names};
 use crate::api::LlmDeployment;
-use crate::api::condition::{ConditionStatus, Finding, conditions, find};
+use crate::api::condition::{ConditionStatus, Finding, conditions};
 use crate::api::deployment::{CapacityStatus, LlmDeploymentStatus, MemoryStatus, RevisionStatus, Timings};
 use crate::api::shared::Progress;
 use crate::apply::Refusal;
@@ -204,12 +204,6 @@ fn timings(pass: &Pass<'_>, old: &LlmDeploymentStatus, counts: Counts) -> Timing
 #[must_use]
 pub fn is_warning(condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition) -> bool {
     condition.type_ == STALLED && condition.status == ConditionStatus::True.name()
-}
-
-/// Whether the status says that all is as asked for.
-#[must_use]
-pub fn is_ready(status: &LlmDeploymentStatus) -> bool {
-    find(&status.conditions, READY).is_some_and(|c| c.status == ConditionStatus::True.name())
 }
 
 /// A finding without ceremony.

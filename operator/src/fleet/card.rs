@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use contract::Bytes;
 
-/// The extended resource of whole cards.
+/// The extended resource of whole cards, and the taint of nodes that are kept for it.
 pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
 /// MiB of one card.
 const MEMORY: &str = "nvidia.com/gpu.memory";
 /// Product name.
-const PRODUCT: &str = "nvidia.com/gpu.product";
+pub const PRODUCT: &str = "nvidia.com/gpu.product";
 /// How cards are shared by the device plug-in.
 const SHARING: &str = "nvidia.com/gpu.sharing-strategy";
 

@@ -73,8 +73,6 @@ pub enum Term {
     Following,
     /// It does.
     Leading {
-        /// Since when.
-        since: Instant,
         /// Until when new work may begin.
         until: Instant,
         /// When others may begin: all work has ended before.
@@ -198,13 +196,11 @@ impl Elector {
     pub fn written(&mut self, found: Found, started: Instant) {
         self.seen = Some((found, started));
         self.missing_since = None;
-        let since = match self.term {
-            Term::Lost => return,
-            Term::Leading { since, .. } => since,
-            Term::Following => started,
-        };
+        if self.term == Term::Lost {
+            return;
+        }
         let Timing { lease, renew_deadline, .. } = self.timing;
-        self.term = Term::Leading { since, until: started + renew_deadline, lease_end: started + lease };
+        self.term = Term::Leading { until: started + renew_deadline, lease_end: started + lease };
     }
 
     /// Time has passed: ends a term that was not renewed.

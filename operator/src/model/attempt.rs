@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt;
 
 use super::reason::{Cause, Reason};
+use crate::kubelet::Fault;
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,19 +106,9 @@ fn blocked(status: &PodStatus) -> Option<Cause> {
     let waiting = container(status).and_then(|c| c.state.as_ref()?.waiting.as_ref());
     if let Some(waiting) = waiting {
         let message = waiting.message.as_deref().unwrap_or("the kubelet gives no details");
-        return match waiting.reason.as_deref()? {
-            reason @ ("ErrImagePull"
-            | "ImagePullBackOff"
-            | "InvalidImageName"
-            | "ErrImageNeverPull"
-            | "RegistryUnavailable") => {
-                Some(Cause::new(Reason::ImagePullFailed, format!("{reason}: {message}")))
-            }
-            reason @ ("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError") => {
-                Some(Cause::new(Reason::PodRefused, format!("{reason}: {message}")))
-            }
-            _ => None,
-        };
+        let reason = waiting.reason.as_deref()?;
+        let fault = Fault::of(reason)?;
+        return Some(Cause::new(Reason::Kubelet(fault), format!("{reason}: {message}")));
     }
     let conditions = status.conditions.as_ref()?;
     let scheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
@@ -178,8 +169,26 @@ mod tests {
                  restartCount: 0, state: {{waiting: {{reason: {why}, message: m}}}}}}]}}"
             )
         };
-        assert_eq!(reason(check("{}", Some(&waiting("ErrImagePull")))).0, Reason::ImagePullFailed);
-        assert_eq!(reason(check("{}", Some(&waiting("CreateContainerConfigError")))).0, Reason::PodRefused);
+        assert_eq!(
+            reason(check("{}", Some(&waiting("ErrImagePull")))).0,
+            Reason::Kubelet(Fault::ImagePullFailed)
+        );
+        let of = |why: &str| {
+            let status = format!(
+                "{{status: {{containerStatuses: [{{name: c, image: i, imageID: '', ready: false, restartCount: 0, \
+                 state: {{waiting: {{reason: {why}}}}}}}]}}}}"
+            );
+            let by_deployment = crate::deployment::health::problem(&serde_norway::from_str(&status).unwrap());
+            let by_model = reason(check("{}", Some(&waiting(why)))).0;
+            assert_eq!(by_deployment.map(|problem| problem.reason.name()), Some(by_model.name()));
+            by_model.name()
+        };
+        // The same fault has the same name, whichever pod it befalls.
+        assert_eq!(
+            (of("RegistryUnavailable"), of("ImageInspectError")),
+            ("ImagePullFailed", "ImagePullFailed")
+        );
+        assert_eq!(of("CreateContainerConfigError"), "ContainerNotCreated");
         assert_eq!(check("{}", Some(&waiting("ContainerCreating"))), State::Starting);
         let unschedulable = "status: {phase: Pending, conditions: [{type: PodScheduled, status: 'False', \
              reason: Unschedulable, message: 0/1 nodes}]}";

@@ -5,6 +5,7 @@
 use contract::exit::ExitReason;
 
 use crate::apply::RefusalReason;
+use crate::kubelet::Fault;
 
 /// Why a model is as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +34,9 @@ pub enum Reason {
     ProvisioningFailed,
     /// No node takes the job's pod.
     Unschedulable,
-    /// The runtime image cannot be pulled.
-    ImagePullFailed,
-    /// The job's pod cannot be made, or not be started.
+    /// The kubelet cannot start the container.
+    Kubelet(Fault),
+    /// The job's pod cannot be made.
     PodRefused,
     /// The job's pod ended without a word of its own.
     PodFailed,
@@ -75,7 +76,7 @@ impl Reason {
             Self::NameTaken => "NameTaken",
             Self::ProvisioningFailed => "ProvisioningFailed",
             Self::Unschedulable => "Unschedulable",
-            Self::ImagePullFailed => "ImagePullFailed",
+            Self::Kubelet(fault) => fault.name(),
             Self::PodRefused => "PodRefused",
             Self::PodFailed => "PodFailed",
             Self::InspectionMissing => "InspectionMissing",
@@ -98,7 +99,7 @@ impl Reason {
             | Self::NameTaken
             | Self::ProvisioningFailed
             | Self::Unschedulable
-            | Self::ImagePullFailed
+            | Self::Kubelet(_)
             | Self::PodRefused
             | Self::PodFailed
             | Self::InspectionMissing

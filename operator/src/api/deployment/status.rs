@@ -54,7 +54,7 @@ pub struct LlmDeploymentStatus {
     /// Pods of the current and the target revision that are not going away.
     #[serde(default)]
     pub replicas: i32,
-    /// Pods that get traffic.
+    /// Pods that are ready. They get traffic.
     #[serde(default)]
     pub ready_replicas: i32,
     /// Label selector of the pods, for the scale subresource.

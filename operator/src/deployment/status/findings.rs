@@ -7,6 +7,7 @@ use super::{Counts, MODEL_READY, PLACED, Pass, READY, STALLED, finding, health};
 use crate::api::condition::ConditionStatus::{self, False, True, Unknown};
 use crate::api::condition::{Finding, find};
 use crate::deployment::reason::Reason;
+use crate::kubelet::Fault;
 
 /// All findings.
 pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
@@ -49,7 +50,7 @@ fn problem(pass: &Pass<'_>) -> Option<health::Problem> {
     by_status.or_else(|| {
         let (pod, words) = pass.observed.warnings.first_key_value()?;
         let message = format!("pod {pod}: {words}");
-        Some(health::Problem { reason: Reason::ContainerNotCreated, message })
+        Some(health::Problem { reason: Reason::Kubelet(Fault::ContainerNotCreated), message })
     })
 }
 

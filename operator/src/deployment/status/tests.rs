@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::LlmModel;
+use crate::api::condition::find;
 
 fn llm() -> LlmDeployment {
     let json = json!({

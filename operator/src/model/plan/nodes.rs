@@ -12,11 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::api::LlmDeployment;
-
-/// Label that GPU feature discovery gives to nodes with cards.
-const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
-/// Taint of nodes that are kept for cards.
-const GPU_TAINT: &str = "nvidia.com/gpu";
+use crate::fleet::card::{GPU_RESOURCE, PRODUCT};
 
 /// Where the pod of a job should run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,9 +31,9 @@ impl JobNodes {
         let mut wanted = Vec::new();
         let mut tolerations: Vec<Toleration> = Vec::new();
         if cards {
-            wanted.push(requirement(GPU_PRODUCT, "Exists", None));
+            wanted.push(requirement(PRODUCT, "Exists", None));
             tolerations.push(Toleration {
-                key: Some(GPU_TAINT.to_owned()),
+                key: Some(GPU_RESOURCE.to_owned()),
                 operator: Some("Exists".to_owned()),
                 ..Toleration::default()
             });
@@ -103,7 +99,7 @@ mod tests {
         let preferred = preferred.preferred_during_scheduling_ignored_during_execution.unwrap();
         let keys =
             |t: &PreferredSchedulingTerm| t.preference.match_expressions.as_ref().unwrap()[0].key.clone();
-        assert_eq!(preferred.iter().map(keys).collect::<Vec<_>>(), [GPU_PRODUCT, "rack"]);
+        assert_eq!(preferred.iter().map(keys).collect::<Vec<_>>(), [PRODUCT, "rack"]);
         assert_eq!(nodes.tolerations.len(), 2);
         assert_eq!(nodes.tolerations[1].effect.as_deref(), Some("NoSchedule"));
     }
