@@ -37,7 +37,7 @@ pub(super) fn of_lab(lab: &LabPaths, to: &Path) -> Result<()> {
 pub(super) fn of_cluster(commands: &Commands<'_>, to: &Path) -> Result<()> {
     let questions: [(&str, &[&str]); 4] = [
         ("deployments.txt", &["describe", "llmdeployments,llmmodels", "--namespace", NAMESPACE]),
-        ("pods.txt", &["describe", "pods", "--namespace", NAMESPACE]),
+        ("pods.txt", &["describe", "pods", "--all-namespaces"]),
         ("events.txt", &["get", "events", "--all-namespaces"]),
         ("operator.log", &["logs", "--namespace", install::NAMESPACE, "--selector", OPERATOR, "--tail=-1"]),
     ];
