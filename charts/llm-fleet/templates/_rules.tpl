@@ -2,10 +2,10 @@
 {{- define "llm-fleet.fleetRules" -}}
 - apiGroups: [""]
   resources: [nodes, pods, persistentvolumes]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [node.k8s.io]
   resources: [runtimeclasses]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end -}}
 
 {{- /* Rights in the namespaces that are served: exactly the calls that the operator makes. */ -}}
@@ -15,20 +15,23 @@
   verbs: [get, list, watch]
 - apiGroups: [llmfleet.dev]
   resources: [llmmodels]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments/status, llmmodels/status]
   verbs: [patch]
 - apiGroups: [""]
-  resources: [pods, configmaps, persistentvolumeclaims]
+  resources: [pods, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [list, watch, create, patch, delete]
 # A service goes with its owner.
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [list, watch, create, patch]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # The one line in which a job reports a model's geometry.
 - apiGroups: [""]
   resources: [pods/log]
