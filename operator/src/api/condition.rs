@@ -64,6 +64,9 @@ pub fn conditions(
     let join = |finding: Finding| {
         let Finding { type_, status, reason, mut message } = finding;
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        if message.is_empty() {
+            message.push_str(&reason);
+        }
         let same = old.iter().find(|c| c.type_ == type_ && c.status == status.name());
         Condition {
             type_: type_.to_owned(),
@@ -105,6 +108,12 @@ mod tests {
         assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("b", Some(2)));
         let third = conditions(&second, finding(ConditionStatus::True, "b"), 2, at(30));
         assert_eq!(third[0].last_transition_time, Time(at(30)));
+    }
+
+    #[test]
+    fn a_condition_always_has_words() {
+        let one = conditions(&[], finding(ConditionStatus::True, ""), 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(one[0].message, "Because");
     }
 
     #[test]

@@ -43,7 +43,6 @@ use crate::apply::{self, Applied, Desired};
 use crate::cache::Touched;
 use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
-use crate::events::transitions;
 use crate::fleet::demand::Reach;
 use crate::fleet::{Demand, Outcome};
 use crate::model::name::{name_of, served_by};
@@ -330,7 +329,7 @@ impl Scene<'_> {
         // Bookings have a writer of their own.
         old.iter_mut().for_each(|status| status.placement.clear());
         self.context.applier.patch_status(self.llm, old.as_ref(), &status).await?;
-        let notes = transitions(&before, &status.conditions, status::is_warning);
+        let notes = status::notes(&before, &status.conditions);
         self.context.events.publish(&self.llm.object_ref(&()), notes).await;
         Ok(())
     }

@@ -5,19 +5,22 @@
 use std::borrow::Cow;
 
 use contract::http::Phase;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::demand::Chosen;
 use super::observe::Observed;
 use super::plan::Plan;
+use super::reason::Reason;
 use super::revision::served_name;
 use super::validate::Validated;
 use super::{health, names};
 use crate::api::LlmDeployment;
-use crate::api::condition::{ConditionStatus, Finding, conditions};
+use crate::api::condition::{ConditionStatus, Finding, conditions, find};
 use crate::api::deployment::{CapacityStatus, LlmDeploymentStatus, MemoryStatus, RevisionStatus, Timings};
 use crate::api::shared::Progress;
 use crate::apply::Refusal;
+use crate::events::{Note, transitions};
 
 mod findings;
 
@@ -25,6 +28,10 @@ mod findings;
 pub const READY: &str = "Ready";
 /// kstatus: nothing gets better by itself.
 pub const STALLED: &str = "Stalled";
+/// The spec can be served.
+pub const ACCEPTED: &str = "Accepted";
+/// Somebody answers.
+pub const AVAILABLE: &str = "Available";
 /// The weights can be served; if not, the reason is the model's own.
 pub const MODEL_READY: &str = "ModelReady";
 /// Every replica has its place.
@@ -200,10 +207,14 @@ fn timings(pass: &Pass<'_>, old: &LlmDeploymentStatus, counts: Counts) -> Timing
     }
 }
 
-/// Whether a condition is one that somebody may have to act upon.
+/// What people are told: what changed on the way to an answer. The other conditions sum that up.
 #[must_use]
-pub fn is_warning(condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition) -> bool {
-    condition.type_ == STALLED && condition.status == ConditionStatus::True.name()
+pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
+    let told = |c: &&Condition| [ACCEPTED, MODEL_READY, PLACED, AVAILABLE].contains(&c.type_.as_str());
+    let stalled = find(after, STALLED).is_some_and(|c| c.status == ConditionStatus::True.name());
+    let is_wrong =
+        |c: &Condition| stalled && c.status == ConditionStatus::False.name() && !Reason::passes(&c.reason);
+    transitions(before, &after.iter().filter(told).cloned().collect::<Vec<_>>(), is_wrong)
 }
 
 /// A finding without ceremony.

@@ -65,15 +65,15 @@ fn findings(cause: &Cause, known: bool) -> Vec<Finding> {
     let mood = reason.mood();
     // A model that cannot go because it is in use still serves.
     let ready = mood == Mood::Done || known && *reason == Reason::InUse;
-    let finding = |type_, holds: bool, message: &str| Finding {
+    let finding = |type_, holds: bool| Finding {
         type_,
         status: ConditionStatus::from(holds),
         reason: reason.name().into(),
-        message: message.to_owned(),
+        message: message.clone(),
     };
     vec![
-        finding(READY, ready, message),
-        finding(RECONCILING, mood == Mood::Working, ""),
-        finding(STALLED, mood == Mood::Stuck && !ready, ""),
+        finding(READY, ready),
+        finding(RECONCILING, mood == Mood::Working),
+        finding(STALLED, mood == Mood::Stuck && !ready),
     ]
 }

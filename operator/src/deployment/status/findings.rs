@@ -3,7 +3,7 @@
 //! In: a pass. Out: findings in a fixed order. The first thing that is missing on the way to an answer gives the
 //! summary its reason.
 
-use super::{Counts, MODEL_READY, PLACED, Pass, READY, STALLED, finding, health};
+use super::{ACCEPTED, AVAILABLE, Counts, MODEL_READY, PLACED, Pass, READY, STALLED, finding, health};
 use crate::api::condition::ConditionStatus::{self, False, True, Unknown};
 use crate::api::condition::{Finding, find};
 use crate::deployment::reason::Reason;
@@ -35,7 +35,7 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
     let reconciling = ConditionStatus::from(progressing.status == True);
     let (stalled, reason, words) = match &stuck {
         Some(cause) => (True, cause.reason.clone(), cause.message.clone()),
-        None => (False, Reason::NotStalled.into(), String::new()),
+        None => (False, Reason::NotStalled.into(), "nobody has to do anything".to_owned()),
     };
     let mut all = Vec::from(path);
     all.push(finding("Reconciling", reconciling, progressing.reason.clone(), progressing.message.clone()));
@@ -56,8 +56,8 @@ fn problem(pass: &Pass<'_>) -> Option<health::Problem> {
 
 fn accepted(pass: &Pass<'_>) -> Finding {
     match pass.validated {
-        Ok(_) => finding("Accepted", True, Reason::Valid, "the spec can be served"),
-        Err(why) => finding("Accepted", False, Reason::Invalid, why),
+        Ok(_) => finding(ACCEPTED, True, Reason::Valid, "the spec can be served"),
+        Err(why) => finding(ACCEPTED, False, Reason::Invalid, why),
     }
 }
 
@@ -127,7 +127,7 @@ fn placed(pass: &Pass<'_>) -> Finding {
 }
 
 fn available(pass: &Pass<'_>, counts: Counts) -> Finding {
-    const TYPE: &str = "Available";
+    const TYPE: &str = AVAILABLE;
     if counts.ready > 0 {
         return finding(TYPE, True, Reason::Serving, format!("{} replicas serve", counts.ready));
     }

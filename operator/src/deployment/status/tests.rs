@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::*;
 use crate::api::LlmModel;
-use crate::api::condition::find;
 
 fn llm() -> LlmDeployment {
     let json = json!({
@@ -88,6 +87,28 @@ fn every_condition_is_there_from_the_first_pass() {
     assert_eq!(types, all);
     assert_eq!(said["Ready"], pair("False", "ModelPending"));
     assert_eq!(said["Reconciling"].0, "True");
+}
+
+#[test]
+fn people_are_told_each_thing_once_and_what_is_wrong_as_a_warning() {
+    let of = |observed: &Observed, target: Option<&str>, refused: Option<&str>| {
+        let (llm, plan) = (llm(), Plan::default());
+        let validated = super::super::validate::validate(&llm).unwrap();
+        status(&Pass { target, refused, ..pass_of(&llm, observed, &validated, &plan) }).conditions
+    };
+    let told = |before: &[Condition], after: &[Condition]| {
+        assert!(after.iter().all(|c| !c.message.is_empty()), "{after:?}");
+        let notes = notes(before, after).into_iter();
+        notes.map(|n| format!("{:?} {} {}", n.severity, n.action, n.reason)).collect::<Vec<_>>()
+    };
+    let first = of(&Observed::default(), None, None);
+    assert_eq!(told(&[], &first), ["Normal Accepted Valid", "Normal Available NoPods"]);
+    let ready = Observed { model: Some(model("True", "WeightsVerified")), ..Observed::default() };
+    let full = of(&ready, Some("r"), Some("no room"));
+    assert_eq!(told(&first, &full), ["Normal ModelReady ModelReady", "Warning Placed DoesNotFit"]);
+    let placed = of(&ready, Some("r"), None);
+    assert_eq!(told(&full, &placed), ["Normal Placed Placed"]);
+    assert!(told(&placed, &placed).is_empty());
 }
 
 #[test]

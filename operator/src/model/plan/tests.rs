@@ -309,7 +309,7 @@ fn a_status_is_the_same_as_long_as_nothing_changes() {
     assert_eq!(status::status(&o, &keep(&o), &Applied::default(), later), first);
     let types: Vec<&str> = first.conditions.iter().map(|c| c.type_.as_str()).collect();
     assert_eq!(types, ["Ready", "Reconciling", "Stalled"]);
-    assert!(first.conditions.iter().all(|c| !c.reason.is_empty()));
+    assert!(first.conditions.iter().all(|c| !c.reason.is_empty() && !c.message.is_empty()));
 }
 
 #[test]
