@@ -119,8 +119,48 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    /// A server that fails once, and then lists a deployment that is ready.
+    async fn fails_once() -> kube::Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ready = json!({
+            "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LlmDeploymentList", "metadata": { "resourceVersion": "1" },
+            "items": [{
+                "metadata": { "name": "a", "namespace": "n", "resourceVersion": "1" },
+                "status": { "conditions": [{ "type": "Ready", "status": "True", "reason": "R", "message": "m" }] },
+            }],
+        });
+        tokio::spawn(async move {
+            for (status, body) in
+                [("500 Internal Server Error", "{}".to_owned()), ("200 OK", ready.to_string())]
+            {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+            }
+        });
+        let url = format!("http://{address}").parse().unwrap();
+        kube::Client::try_from(kube::Config::new(url)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_failed_request_does_not_end_the_watch() {
+        let api = deployments(fails_once().await, "n");
+        let followed = until_ready(api, "a", Duration::from_secs(30), |_, _| {}).await.unwrap();
+        assert_eq!(followed.object.metadata.name.as_deref(), Some("a"));
+    }
 
     #[test]
     fn phases_are_the_differences_and_sentences_come_once() {
