@@ -124,6 +124,7 @@ mod tests {
         let unified = temporary.path();
         let flags = nix::mount::MsFlags::empty();
         nix::mount::mount(Some("none"), unified, Some("cgroup2"), flags, None::<&str>).unwrap();
+        let before = fs::read_to_string(unified.join("cgroup.subtree_control")).unwrap();
         let name = format!("llmfleet-unit-{}", std::process::id());
         let made = make(unified, &name).and_then(|()| make(unified, &name));
         let read = |file: &str| fs::read_to_string(unified.join(file)).unwrap();
@@ -135,6 +136,10 @@ mod tests {
         let nested = fs::create_dir(unified.join(&name).join("pods"));
         let removed = remove(unified, &name);
         let left = unified.join(&name).exists();
+        for order in orders(&offered, &before) {
+            // A lab that started meanwhile keeps what it was handed.
+            let _ = fs::write(unified.join("cgroup.subtree_control"), order.replace('+', "-"));
+        }
         nix::mount::umount(unified).unwrap();
         made.unwrap();
         nested.unwrap();
