@@ -10,6 +10,8 @@ export LLMFLEET_CACHE ?= $(HOME)/.cache/llm-fleet
 
 # The lab's program, which also builds the Go tools that it needs.
 LAB := cargo run --quiet --locked --package e2e --bin lab --
+# The first build takes minutes, which nobody should watch in silence.
+BUILD_LAB := cargo build --locked --package e2e --bin lab
 # Helm of the lab's tools, built at the first use.
 HELM_PATH = $$($(LAB) tools helm)
 
@@ -47,6 +49,7 @@ setup-node:
 	@deploy/setup.sh root
 setup-demo:
 	@deploy/setup.sh $(if $(filter-out lab,$(DEMO_CLUSTER)),,root)
+	@$(BUILD_LAB)
 	@$(LAB) demo --check
 
 .PHONY: images
@@ -67,10 +70,12 @@ chart: ## Render the chart into deploy/rendered
 
 .PHONY: tools
 tools: ## Build the lab's Go programs into the cache
+	@$(BUILD_LAB)
 	@$(LAB) tools
 
 .PHONY: lab-up
 lab-up: setup-node ## Start a real Kubernetes on this machine, in a network of its own
+	@$(BUILD_LAB)
 	@$(LAB) up
 
 .PHONY: lab-down
