@@ -211,7 +211,7 @@ async fn one_card_for_two(site: &Site, operator: &Operator) {
         .await
         .unwrap();
     println!("single: {loser} is told: {words}");
-    assert!(words.contains("all 1 cards are taken"), "{words}");
+    assert!(words.contains("its only card is taken"), "{words}");
     scene.settles().await.unwrap();
     assert_eq!(pods(&scene, winner, 1).await.unwrap().len(), 1);
     assert_eq!(pods(&scene, loser, 0).await.unwrap().len(), 0);

@@ -41,6 +41,7 @@ impl fmt::Display for Reason {
             Self::CardBytes { need, card, free: _ } => {
                 write!(f, "needs {need}, largest free card has {card}")
             }
+            Self::CardsTaken { total: 1, free: 0 } => write!(f, "its only card is taken"),
             Self::CardsTaken { total, free: 0 } => write!(f, "all {total} cards are taken"),
             Self::CardsTaken { total, free } => write!(f, "{free} of {total} cards are free"),
             Self::Bytes { need, free } => write!(f, "needs {need}, {free} of memory are free"),

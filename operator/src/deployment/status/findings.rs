@@ -129,7 +129,7 @@ fn placed(pass: &Pass<'_>) -> Finding {
 fn available(pass: &Pass<'_>, counts: Counts) -> Finding {
     const TYPE: &str = AVAILABLE;
     if counts.ready > 0 {
-        return finding(TYPE, True, Reason::Serving, format!("{} replicas serve", counts.ready));
+        return finding(TYPE, True, Reason::Serving, serve(counts.ready));
     }
     if pass.validated.is_ok_and(|v| v.replicas == 0) {
         let suspended = pass.llm.spec.suspend;
@@ -161,10 +161,14 @@ fn stuck(pass: &Pass<'_>, missing: Option<&Finding>) -> Option<Finding> {
     })
 }
 
+fn serve(n_ready: u32) -> String {
+    if n_ready == 1 { "1 replica serves".to_owned() } else { format!("{n_ready} replicas serve") }
+}
+
 fn summary(pass: &Pass<'_>, counts: Counts, missing: Option<&Finding>, settled: bool) -> Finding {
     match missing {
         Some(cause) => finding(READY, False, cause.reason.clone(), cause.message.clone()),
-        None if settled => finding(READY, True, Reason::Ready, format!("{} replicas serve", counts.ready)),
+        None if settled => finding(READY, True, Reason::Ready, serve(counts.ready)),
         None => match pass.refusal {
             Some(refusal) => finding(READY, False, Reason::Refused(refusal.reason), refusal.message.clone()),
             None => match problem(pass) {

@@ -93,7 +93,7 @@ fn a_refusal_says_why_of_every_node_and_what_would_have_fitted() {
     let [Outcome::Refused(refusal)] = &place(std::slice::from_ref(&demand), &fleet)[..] else { panic!() };
     assert_eq!(
         refusal.to_string(),
-        "a: needs 21.00 GiB, largest free card has 18.00 GiB; b: all 1 cards are taken; c: is cordoned; \
+        "a: needs 21.00 GiB, largest free card has 18.00 GiB; b: its only card is taken; c: is cordoned; \
          d and 1 more: has no nvidia.com/gpu"
     );
     assert_eq!(refusal.largest_fit(&demand), Some(Bytes(18 * GIB)));

@@ -83,7 +83,8 @@ fn usable(observed: &Observed) -> Result<Option<&PersistentVolumeClaim>, Box<Cau
 
 fn verified(inspection: &Inspection) -> Keep {
     let Inspection { digest, bytes, files, .. } = inspection;
-    let message = format!("{files} files, {bytes}, {digest}");
+    let plural = if *files == 1 { "" } else { "s" };
+    let message = format!("{files} file{plural}, {bytes}, {digest}");
     let cause = Cause::new(Reason::WeightsVerified, message);
     Keep { inspection: Some(inspection.clone()), ..Keep::wait(cause, Next::OnChange) }
 }
