@@ -21,7 +21,7 @@ pub const ATTEMPT: &str = "llmfleet.dev/attempt";
 pub const SERVING: &str = "llmfleet.dev/serving";
 /// Annotation: leave this object alone.
 pub const PAUSED: &str = "llmfleet.dev/paused";
-/// Finalizer of deployments and models.
+/// Finalizer of models.
 pub const FINALIZER: &str = "llmfleet.dev/cleanup";
 
 /// Standard labels (`app.kubernetes.io/*`).

@@ -159,8 +159,11 @@ where
     if !gone && before.as_ref().is_some_and(same) {
         return None;
     }
-    let spec =
-        |object: &K| (object.meta().generation, object.meta().deletion_timestamp.is_some(), object.uid());
+    // The annotation that pauses counts as much as the spec: whoever takes it off wants something to happen.
+    let spec = |object: &K| {
+        let paused = object.annotations().contains_key(labels::PAUSED);
+        (object.meta().generation, object.meta().deletion_timestamp.is_some(), object.uid(), paused)
+    };
     let news = K::news(before.as_deref(), (!gone).then_some(object));
     let spec_changed = gone || before.is_none_or(|before| spec(&before) != spec(object));
     let (namespace, name): Key = key(object);
@@ -195,6 +198,10 @@ mod tests {
         assert_eq!(tell(Event::Apply(object("1", 1))), None);
         assert_eq!(tell(Event::Apply(object("2", 1))), Some(false));
         assert_eq!(tell(Event::Apply(object("3", 2))), Some(true));
-        assert_eq!(tell(Event::Delete(object("4", 2))), Some(true));
+        let mut paused = object("4", 2);
+        paused.annotations_mut().insert(labels::PAUSED.into(), String::new());
+        assert_eq!(tell(Event::Apply(paused)), Some(true));
+        assert_eq!(tell(Event::Apply(object("5", 2))), Some(true), "the end of a pause");
+        assert_eq!(tell(Event::Delete(object("6", 2))), Some(true));
     }
 }

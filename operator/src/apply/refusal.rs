@@ -17,6 +17,8 @@ pub enum RefusalReason {
     PodSecurity,
     /// RBAC, or an admission webhook.
     Forbidden,
+    /// An admission webhook does not answer, or fails.
+    WebhookFailed,
     /// The object is not valid here, or changes what cannot be changed.
     Invalid,
 }
@@ -31,6 +33,7 @@ impl RefusalReason {
             Self::NamespaceTerminating => "NamespaceTerminating",
             Self::PodSecurity => "PodSecurity",
             Self::Forbidden => "Forbidden",
+            Self::WebhookFailed => "WebhookFailed",
             Self::Invalid => "Invalid",
         }
     }
@@ -68,6 +71,7 @@ fn reason(status: &Status) -> Option<RefusalReason> {
         }
         403 if says("violates PodSecurity") => Some(RefusalReason::PodSecurity),
         403 => Some(RefusalReason::Forbidden),
+        500 if says("failed calling webhook") => Some(RefusalReason::WebhookFailed),
         400 | 422 => Some(RefusalReason::Invalid),
         _ => None,
     }
@@ -104,6 +108,11 @@ mod tests {
                 RefusalReason::PodSecurity,
             ),
             (403, r#"admission webhook "w" denied the request"#, RefusalReason::Forbidden),
+            (
+                500,
+                r#"Internal error occurred: failed calling webhook "w": connection refused"#,
+                RefusalReason::WebhookFailed,
+            ),
             (422, "field is immutable", RefusalReason::Invalid),
         ];
         for (code, message, expected) in cases {

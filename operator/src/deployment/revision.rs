@@ -168,7 +168,6 @@ mod tests {
             "serving: {podLabels: {a: b}, podAnnotations: {a: b}, imagePullSecrets: [{name: s}]}",
             "serving: {resources: {requests: {cpu: '2'}}}",
             "capacity: {concurrency: 9}",
-            "volume: {size: 20Gi}",
         ] {
             assert_eq!(of(&format!("{SPEC}\n{more}")), of(SPEC), "{more}");
         }

@@ -25,6 +25,10 @@ use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
 use crate::recent::Recent;
 
+/// When to look again at what is being removed. What is deleted is also told by the watches; what holds it may be told
+/// by none.
+const GOING: Duration = Duration::from_secs(5);
+
 /// A pass that failed for a passing reason.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -117,7 +121,7 @@ async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Rece
             }
             let status = status::removing(&observed, Timestamp::now());
             context.applier.patch_status(model.as_ref(), model.status.as_ref(), &status).await?;
-            Ok(Next::After(Duration::from_secs(1)))
+            Ok(Next::After(GOING))
         }
         Plan::Keep(keep) => bring_further(&observed, &keep, &context).await,
     }

@@ -86,7 +86,9 @@ pub fn plan(observed: &Observed, settings: &RuntimeArgs) -> Plan {
     let model = &observed.model;
     let unused = observed.users.is_empty();
     if model.meta().deletion_timestamp.is_some() {
-        if !unused && !removal_has_begun(observed) {
+        // What was never verified serves nobody, and its users get another.
+        let serves = observed.known().is_some() && !removal_has_begun(observed);
+        if !unused && serves {
             return Plan::Keep(Box::new(Keep {
                 inspection: observed.known().cloned(),
                 ..Keep::wait(in_use(observed), Next::OnChange)

@@ -2,7 +2,10 @@
 //!
 //! In: the user's wishes. Out: programs to talk to it, a way to bring images and a way to reach services.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -100,7 +103,11 @@ impl Foreign {
         std::fs::create_dir_all(folder)?;
         let printed = |command: &mut Command| -> Result<PathBuf> {
             let path = folder.join("demo.kubeconfig");
-            std::fs::write(&path, process::output(command)?)?;
+            let content = process::output(command)?;
+            // It holds somebody's credentials.
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(content.as_bytes())?;
             Ok(path)
         };
         let name = &wishes.name;

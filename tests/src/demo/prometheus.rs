@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use contract::metrics::Metric;
 use serde_json::Value;
 
+use super::DEPLOYMENT;
 use crate::web;
 
 /// What the demo asks of Prometheus.
@@ -28,17 +29,21 @@ impl Figure {
     /// The query. Every one gives a single number, or nothing yet.
     pub fn query(self) -> String {
         let name = |metric: Metric| metric.definition().name;
+        // A user's cluster may serve others, whose series have the same names.
+        let ours = format!("{{model_name=\"{DEPLOYMENT}\"}}");
         match self {
-            Self::TokensTotal => format!("sum({})", name(Metric::GenerationTokens)),
+            Self::TokensTotal => format!("sum({}{ours})", name(Metric::GenerationTokens)),
             Self::TokensPerSecond => {
                 let itl = name(Metric::InterTokenLatency);
-                format!("sum({itl}_count) / (sum({itl}_sum) > 0)")
+                format!("sum({itl}_count{ours}) / (sum({itl}_sum{ours}) > 0)")
             }
             Self::TimeToFirstToken => {
                 let ttft = name(Metric::TimeToFirstToken);
-                format!("sum({ttft}_sum) / (sum({ttft}_count) > 0)")
+                format!("sum({ttft}_sum{ours}) / (sum({ttft}_count{ours}) > 0)")
             }
-            Self::RuntimeRss => format!("max({RSS} and on(instance) {})", name(Metric::RequestsRunning)),
+            Self::RuntimeRss => {
+                format!("max({RSS} and on(instance) {}{ours})", name(Metric::RequestsRunning))
+            }
             Self::OperatorRss => format!("max({RSS} and on(instance) {} == 1)", name(Metric::Leader)),
         }
     }

@@ -71,8 +71,9 @@ pub struct LlmDeploymentSpec {
     /// Which nodes may be chosen. Default: all that have what a replica needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementSpec>,
-    /// The claim that fetched weights are kept on; only with `model.source.http`, and only read when the LlmModel
-    /// is made. Default: 10Gi of the cluster's default storage class.
+    /// The claim that fetched weights are kept on; only with `model.source.http`. A change makes another LlmModel with
+    /// a claim of its own, which is fetched and rolled out as another source would be. Default: 10Gi of the cluster's
+    /// default storage class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,
     /// What the pods carry beside the model. Default: nothing.
