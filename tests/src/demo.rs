@@ -141,8 +141,11 @@ async fn play(stage: &Stage<'_>, program: PathBuf) -> Result<()> {
     let images = steps::images(&stage.cache)?;
 
     story::chapter(1, "A Kubernetes cluster");
-    let started = Instant::now();
     let (cluster, cluster_up) = if stage.wishes.kind == Kind::Lab {
+        // What is built once is no part of bringing a cluster up.
+        tools.ensure_for_lab().await?;
+        packages::ensure(&packages::of_a_node(), |what| eprintln!("{what}")).await?;
+        let started = Instant::now();
         down::down(&stage.lab()?).await?;
         let lab = up::up(&Options { name: LAB.to_owned(), card: None, program }).await?;
         (Cluster::Lab(lab), started.elapsed())

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Figures of one run. The names are the report's keys; times are seconds.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// From nothing to a cluster whose node is ready; 0 where the cluster was there.
+    /// From built tools to a cluster whose node is ready; 0 where the cluster was there.
     pub cluster_up_seconds: f64,
     /// From `kubectl apply` to ready.
     pub apply_to_ready_seconds: f64,
