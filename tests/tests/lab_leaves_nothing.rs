@@ -226,6 +226,12 @@ async fn a_lab_that_was_killed_is_healed() {
 
     // A kubelet that ends takes nothing with it; a new one gets the cards offered again.
     lab.supervisor().signal("kubelet", Signal::SIGKILL).unwrap();
+    let ended = wait_for("the kubelet to end", PATIENCE, async || {
+        let runs = lab.supervisor().check(lab.paths(), "kubelet").is_ok();
+        anyhow::ensure!(!runs, "it still runs");
+        Ok(())
+    });
+    ended.await.unwrap();
     let lab = start("test-heals").await;
     lab.run_kubectl(&["delete", "pod", "-n", "lab-test", "server", "--now"]).unwrap();
     lab.run_kubectl(&["apply", "-f", manifests]).unwrap();
