@@ -28,6 +28,7 @@ pub mod leader;
 pub mod metrics;
 pub mod model;
 pub mod mounts;
+pub mod owner;
 pub mod placement;
 pub mod recent;
 pub mod run;

@@ -5,8 +5,8 @@
 //! ```
 
 pub mod attempt;
-pub mod belongings;
 pub mod build;
+pub mod claim;
 pub mod controller;
 pub mod name;
 pub mod observe;

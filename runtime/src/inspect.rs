@@ -59,19 +59,14 @@ impl From<InspectError> for ExitReport {
     }
 }
 
-/// Inspects a path, hashing every file of the checkpoint.
-pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
-    let checkpoint = Checkpoint::open(path)?;
+/// Inspects a checkpoint, hashing every file of it.
+pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection, InspectError> {
     let files: Result<Vec<_>, _> = checkpoint.files.iter().map(|f| hashed(&checkpoint.root, f)).collect();
-    describe(&checkpoint, &Manifest::new(files?))
+    inspect_fetched(checkpoint, &Manifest::new(files?))
 }
 
 /// Inspects files whose manifest is known because they have just been verified.
-pub fn inspect_fetched(root: &Path, manifest: &Manifest) -> Result<Inspection, InspectError> {
-    describe(&Checkpoint::open(root)?, manifest)
-}
-
-fn describe(checkpoint: &Checkpoint, manifest: &Manifest) -> Result<Inspection, InspectError> {
+pub fn inspect_fetched(checkpoint: &Checkpoint, manifest: &Manifest) -> Result<Inspection, InspectError> {
     let tensors = group(&checkpoint.header.tensors);
     let license = checkpoint.header.metadata.get("general.license").and_then(|v| v.as_str());
     let license = license.filter(|l| l.len() <= MAX_LICENSE_BYTES && !l.contains(char::is_control));

@@ -115,16 +115,15 @@ fn fitted(settings: &Settings, checkpoint: &Checkpoint, capacity: Capacity) -> R
     Ok(fit)
 }
 
-/// Finds what [`load`] would refuse of the checkpoint at `path`, without reading its weights: a model is not called
-/// ready that no replica can serve.
+/// Finds what [`load`] would refuse of a checkpoint, without reading its weights: a model is not called ready that no
+/// replica can serve.
 ///
 /// # Errors
 /// Those of [`load`] that the checkpoint is to blame for, but for what only the numbers show.
-pub fn check(path: &Path) -> Result<(), ExitReport> {
-    let checkpoint = Checkpoint::open(path).map_err(|e| report(e.reason(), &e))?;
-    Tokens::load(&checkpoint).map_err(|e| report(e.reason(), &e))?;
+pub fn check(checkpoint: &Checkpoint) -> Result<(), ExitReport> {
+    Tokens::load(checkpoint).map_err(|e| report(e.reason(), &e))?;
     let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
-    let request = request(&checkpoint, &tensors, DeviceClass::Cpu, 1);
+    let request = request(checkpoint, &tensors, DeviceClass::Cpu, 1);
     crate::model::check(&request).map_err(|e| model_report(&e))
 }
 

@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 
-pub use crate::paths::repository;
+use crate::paths::repository;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -22,8 +22,10 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, free_ports};
-use crate::crds::{self, repository};
+use crate::crds;
+use crate::paths::repository;
 use crate::process::{Bound, last_lines, output, wait_for};
+use crate::web;
 use audit::Call;
 use contract::http::{METRICS, READYZ};
 use rights::Rights;
@@ -190,7 +192,7 @@ pub struct Operator {
 impl Operator {
     /// Body of one of its pages.
     pub async fn get(&self, path: &str) -> Result<String> {
-        let response = reqwest::get(format!("http://{}{path}", self.admin)).await?;
+        let response = web::get(&format!("http://{}{path}", self.admin)).await?;
         let status = response.status();
         let body = response.text().await?;
         ensure!(status.is_success(), "{path}: {status}: {body}");

@@ -12,7 +12,7 @@ use contract::labels::DEPLOYMENT;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::demand::readers;
@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::fleet::card::Cards;
 use crate::fleet::snapshot::is_ready;
 use crate::model::name::served_by;
+use crate::owner::owns;
 use crate::recent::{Pace, Recent};
 use crate::telemetry::chain;
 use crate::warnings;
@@ -135,8 +136,8 @@ pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, no
         model,
         claim,
         readers: readers.unwrap_or_default(),
-        pods: of_deployment(stores.pods.state(), llm),
-        config_maps: of_deployment(stores.config_maps.state(), llm),
+        pods: of_deployment(&stores.pods, llm),
+        config_maps: of_deployment(&stores.config_maps, llm),
         service: stores.services.get(&ObjectRef::new(&name).within(&namespace)),
         usable_nodes: stores.nodes.state().iter().filter(|n| is_usable(n)).map(|n| n.name_any()).collect(),
         cards: stores.nodes.state().iter().filter_map(|node| Some((node.name_any(), card(node)?))).collect(),
@@ -183,17 +184,16 @@ async fn warnings_of(
 }
 
 /// Objects that carry the deployment's label, in its namespace, and are owned by this very object.
-fn of_deployment<K>(all: Vec<Arc<K>>, llm: &LlmDeployment) -> BTreeMap<String, Arc<K>>
+fn of_deployment<K>(store: &Store<K>, llm: &LlmDeployment) -> BTreeMap<String, Arc<K>>
 where
-    K: kube::Resource,
+    K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let uid = llm.uid();
-    let ours = |object: &Arc<K>| {
-        object.namespace() == llm.namespace()
+    let ours = |object: &K| {
+        object.meta().namespace == llm.metadata.namespace
             && object.labels().get(DEPLOYMENT) == llm.metadata.name.as_ref()
-            && object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+            && owns(llm, object)
     };
-    all.into_iter().filter(ours).map(|object| (object.name_any(), object)).collect()
+    store.state_filter(ours).into_iter().map(|object| (object.name_any(), object)).collect()
 }
 
 fn is_usable(node: &Arc<Node>) -> bool {

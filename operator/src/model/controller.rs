@@ -11,8 +11,8 @@ use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use super::belongings::claim_name;
 use super::build;
+use super::claim::claim_name;
 use super::observe::{self, Observed, observe};
 use super::plan::{Keep, Plan, is_left_alone, plan};
 use super::status::{self, STALLED};

@@ -16,13 +16,14 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::attempt::{self, State};
-use super::belongings::{claim_is_foreign, claim_name, owns};
+use super::claim::{claim_is_foreign, claim_name};
 use super::name;
 use crate::api::shared::Progress;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::context::Context;
 use crate::fleet::ledger::has_ended;
 use crate::mounts;
+use crate::owner::owns;
 use crate::recent::{Pace, Recent};
 use crate::telemetry::chain;
 use crate::warnings;
@@ -194,8 +195,7 @@ fn jobs_of(model: &LlmModel, all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
 }
 
 fn newest_pod(job: &Job, all: Vec<Arc<Pod>>) -> Option<Arc<Pod>> {
-    let uid = job.uid();
-    let of_job = |pod: &Arc<Pod>| pod.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
+    let of_job = |pod: &Arc<Pod>| owns(job, pod.as_ref());
     all.into_iter().filter(of_job).max_by_key(|pod| (pod.creation_timestamp(), pod.name_any()))
 }
 

@@ -13,13 +13,14 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Resource, ResourceExt};
 
-use super::belongings::{claim_is_foreign, owns};
+use super::claim::claim_is_foreign;
 use super::observe::Observed;
 use super::reason::{Cause, Reason};
 use crate::api::LlmModel;
 use crate::apply::has_finalizer;
 use crate::args::RuntimeArgs;
 use crate::controller::Next;
+use crate::owner::owns;
 use contract::labels;
 
 pub use nodes::JobNodes;
@@ -94,7 +95,7 @@ pub fn plan(observed: &Observed, settings: &RuntimeArgs) -> Plan {
                 ..Keep::wait(in_use(observed), Next::OnChange)
             }));
         }
-        let claim = observed.claim.clone().filter(|claim| owns(model, claim.as_ref()));
+        let claim = observed.claim.clone().filter(|claim| owns(model.as_ref(), claim.as_ref()));
         return Plan::Remove { jobs: observed.jobs.clone(), claim };
     }
     if unused && is_made_by_a_deployment(model) {

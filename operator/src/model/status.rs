@@ -5,7 +5,7 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::belongings::claim_name;
+use super::claim::claim_name;
 use super::observe::Observed;
 use super::plan::Keep;
 use super::reason::{Cause, Mood, Reason};

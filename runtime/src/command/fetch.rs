@@ -7,6 +7,7 @@ use contract::fetch::FetchSpec;
 use contract::http::ADMIN_PORT;
 use contract::inspect::Inspection;
 
+use crate::checkpoint::Checkpoint;
 use crate::command::{listen, until_terminated};
 use crate::exit;
 use crate::fetch::{Options, fetch};
@@ -38,10 +39,11 @@ pub async fn run(args: &Args) -> Result<(), ExitReport> {
     let progress = Tracker::default();
     tell(args.admin_port, progress.clone()).await;
     let fetched = fetch(&spec, &args.output, Options::default(), &progress, |folder, manifest| {
+        let checkpoint = Checkpoint::open(folder).map_err(InspectError::from)?;
         if args.line {
-            check(folder)?;
+            check(&checkpoint)?;
         }
-        inspect_fetched(folder, manifest).map_err(ExitReport::from)
+        inspect_fetched(&checkpoint, manifest).map_err(ExitReport::from)
     });
     match until_terminated(fetched).await? {
         Some(inspection) => print(&inspection, args.line),

@@ -9,6 +9,7 @@ use contract::inspect::Inspection;
 use contract::memory::{Capacity, plan};
 use serde_json::json;
 
+use crate::checkpoint::Checkpoint;
 use crate::command::{device_class, kv_dtype, positive, until_terminated};
 use crate::exit;
 use crate::inspect::{InspectError, inspect, table};
@@ -44,10 +45,11 @@ pub async fn run(args: &Args) -> Result<(), ExitReport> {
     let (path, line) = (args.path.clone(), args.line);
     let work = tokio::task::spawn_blocking(move || {
         // People may look at what cannot be served; the operator must not place it.
+        let checkpoint = Checkpoint::open(&path).map_err(InspectError::from)?;
         if line {
-            check(&path)?;
+            check(&checkpoint)?;
         }
-        Ok(inspect(&path)?)
+        Ok(inspect(&checkpoint)?)
     });
     let work = async { work.await.expect("inspecting does not panic and is not aborted") };
     let Some(inspection) = until_terminated(work).await? else {

@@ -80,8 +80,8 @@ impl Case {
         Self { frozen: Frozen::new(revision, &settings), owner, booking, simulated, secrets }
     }
 
-    fn pod(&self) -> Pod {
-        pod(&PodPlan {
+    fn plan(&self) -> PodPlan<'_> {
+        PodPlan {
             owner: &self.owner,
             frozen: &self.frozen,
             booking: &self.booking,
@@ -89,8 +89,11 @@ impl Case {
             runtime_class: Some("nvidia"),
             scrape_annotations: true,
             image_pull_secrets: &self.secrets,
-        })
-        .unwrap()
+        }
+    }
+
+    fn pod(&self) -> Pod {
+        pod(&self.plan()).unwrap()
     }
 
     fn container(&self) -> Container {
@@ -199,31 +202,14 @@ fn a_pod_fits_the_booking_and_nothing_else() {
 fn a_booking_past_64_bits_is_no_pod() {
     let mut case = case("cpu");
     case.booking.memory.reserve = Bytes(u64::MAX);
-    let plan = PodPlan {
-        owner: &case.owner,
-        frozen: &case.frozen,
-        booking: &case.booking,
-        simulated: None,
-        runtime_class: None,
-        scrape_annotations: true,
-        image_pull_secrets: &[],
-    };
-    assert!(pod(&plan).is_err());
+    assert!(pod(&case.plan()).is_err());
 }
 
 #[test]
 fn where_a_monitor_names_the_pods_no_annotation_asks_for_a_second_scrape() {
     let case = case("cpu");
     let annotations = |scrape_annotations: bool| {
-        let plan = PodPlan {
-            owner: &case.owner,
-            frozen: &case.frozen,
-            booking: &case.booking,
-            simulated: None,
-            runtime_class: None,
-            scrape_annotations,
-            image_pull_secrets: &[],
-        };
+        let plan = PodPlan { scrape_annotations, ..case.plan() };
         pod(&plan).unwrap().metadata.annotations.unwrap_or_default()
     };
     assert!(annotations(true).contains_key(contract::labels::SCRAPE));

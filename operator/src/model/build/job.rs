@@ -16,7 +16,7 @@ use kube::ResourceExt;
 use super::{COMPONENT, labels_of};
 use crate::api::LlmModel;
 use crate::args::RuntimeArgs;
-use crate::model::belongings::claim_name;
+use crate::model::claim::claim_name;
 use crate::model::plan::JobNodes;
 use crate::security;
 

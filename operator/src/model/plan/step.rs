@@ -18,9 +18,10 @@ use super::{JobNodes, Keep};
 use crate::args::RuntimeArgs;
 use crate::controller::Next;
 use crate::model::attempt::{self, Attempt, State};
-use crate::model::belongings::{claim_is_foreign, claim_name, owns};
+use crate::model::claim::{claim_is_foreign, claim_name};
 use crate::model::observe::{Log, Observed};
 use crate::model::reason::{Cause, Reason};
+use crate::owner::owns;
 
 /// First pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
-//! What belongs to a model: its claim, and the objects that it made.
+//! The claim that holds a model's weights.
 //!
-//! In: a model, an object. Out: a name, or whose it is. It must not know what is to be done.
+//! In: a model. Out: the claim's name, and whose it is. It must not know what is to be done.
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use crate::api::LlmModel;
 
@@ -17,11 +17,4 @@ pub fn claim_name(model: &LlmModel) -> String {
 #[must_use]
 pub fn claim_is_foreign(model: &LlmModel) -> bool {
     model.spec.source.persistent_volume_claim.is_some()
-}
-
-/// Whether the model made this object.
-#[must_use]
-pub fn owns<K: Resource>(model: &LlmModel, object: &K) -> bool {
-    let uid = model.uid();
-    object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
 }
