@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::security::Identity;
+
 /// Places models on a cluster, provisions their weights, runs and rolls them out.
 #[derive(Debug, Parser)]
 #[command(name = "llm-fleet-operator", version)]
@@ -75,6 +77,9 @@ pub struct RuntimeArgs {
     /// Name of a pull secret in the namespace of the pods; repeatable.
     #[arg(long = "image-pull-secret", env = "LLMFLEET_IMAGE_PULL_SECRET", value_delimiter = ',')]
     pub image_pull_secrets: Vec<String>,
+    /// Who names the user of pods and jobs. What runs already stays as it is.
+    #[arg(long, env = "LLMFLEET_POD_IDENTITY", value_enum, default_value_t)]
+    pub pod_identity: Identity,
     /// Leaves out the annotations by which Prometheus finds the runtimes: for clusters where a PodMonitor names them.
     #[arg(long, env = "LLMFLEET_NO_SCRAPE_ANNOTATIONS")]
     pub no_scrape_annotations: bool,
@@ -116,6 +121,8 @@ mod tests {
         let args = run(&[]);
         assert_eq!(args.admin_port, contract::http::ADMIN_PORT);
         assert_eq!(args.runtime.image_pull_policy, "IfNotPresent");
+        assert_eq!(args.runtime.pod_identity, Identity::Fixed);
+        assert_eq!(run(&["--pod-identity", "assigned"]).runtime.pod_identity, Identity::Assigned);
         assert!(!args.runtime.allow_simulated_devices && !args.runtime.no_scrape_annotations);
     }
 }

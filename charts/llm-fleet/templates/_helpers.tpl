@@ -47,6 +47,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Who names users: `fixed` or `assigned`. */ -}}
+{{- define "llm-fleet.podIdentity" -}}
+{{- if ne .Values.podSecurity.identity "auto" -}}
+{{- .Values.podSecurity.identity -}}
+{{- else if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+assigned
+{{- else -}}
+fixed
+{{- end -}}
+{{- end -}}
+
 {{- /* "true" where Prometheus's operator is there and wanted. */ -}}
 {{- define "llm-fleet.monitors" -}}
 {{- if and .Values.metrics.monitors (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/ServiceMonitor") (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor") -}}

@@ -247,8 +247,7 @@ impl Scene<'_> {
                 booking,
                 simulated: self.simulates().then(|| self.card(&booking.node)),
                 runtime_class: self.observed.runtime_class.as_deref(),
-                scrape_annotations: !self.context.settings.no_scrape_annotations,
-                image_pull_secrets: &self.context.settings.image_pull_secrets,
+                settings: &self.context.settings,
             });
             // A booking whose bytes do not fit in 64 bits was refused by every node.
             let Ok(pod) = pod else { continue };

@@ -24,6 +24,7 @@ use super::config_map::Frozen;
 use super::resources;
 use crate::api::LlmDeployment;
 use crate::api::deployment::{self as api, LlmDeploymentSpec, PlacementStatus};
+use crate::args::RuntimeArgs;
 use crate::deployment::names::{self, COMPONENT, Labels};
 use crate::fleet::card::GPU_RESOURCE;
 use crate::security;
@@ -51,10 +52,8 @@ pub struct PodPlan<'a> {
     pub simulated: Option<Bytes>,
     /// RuntimeClass of pods with cards, where the cluster has one.
     pub runtime_class: Option<&'a str>,
-    /// Whether Prometheus finds the pod by annotations, and not by a PodMonitor.
-    pub scrape_annotations: bool,
-    /// Pull secrets that the operator was given.
-    pub image_pull_secrets: &'a [String],
+    /// What the operator was given for all pods.
+    pub settings: &'a RuntimeArgs,
 }
 
 /// The pod of a booking.
@@ -75,7 +74,7 @@ pub fn pod(plan: &PodPlan) -> Result<Pod, BytesError> {
     let pod_name = names::pod(&name, &revision.hash, booking.replica, &booking.booking);
     let mut metadata = super::metadata(owner, pod_name, pod_labels);
     let mut annotations = names::foreign(&serving.pod_annotations);
-    if plan.scrape_annotations {
+    if !plan.settings.no_scrape_annotations {
         annotations.extend(scrape());
     }
     metadata.annotations = Some(annotations);
@@ -87,10 +86,10 @@ pub fn pod(plan: &PodPlan) -> Result<Pod, BytesError> {
         termination_grace_period_seconds: Some(grace.into()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        image_pull_secrets: Some(pull_secrets(plan.image_pull_secrets, &serving)),
+        image_pull_secrets: Some(pull_secrets(&plan.settings.image_pull_secrets, &serving)),
         runtime_class_name: runtime_class.filter(|_| on_card).map(str::to_owned),
         priority_class_name: placement.priority_class_name,
-        security_context: Some(security::of_pod()),
+        security_context: Some(security::of_pod(plan.settings.pod_identity)),
         affinity: Some(on_node(&booking.node)),
         tolerations: Some(tolerations(&owner.spec)),
         containers: vec![container(plan)?],

@@ -20,6 +20,7 @@ use crate::args::RuntimeArgs;
 use crate::deployment::names;
 use crate::deployment::revision::{Weights, revision};
 use crate::fleet::card::GPU_RESOURCE;
+use crate::security::Identity;
 
 /// Fixtures: the name of the pair of files, and the bytes of a simulated card.
 const FIXTURES: [(&str, Option<Bytes>); 3] =
@@ -30,7 +31,7 @@ struct Case {
     frozen: Frozen,
     booking: PlacementStatus,
     simulated: Option<Bytes>,
-    secrets: Vec<String>,
+    settings: RuntimeArgs,
 }
 
 impl Case {
@@ -41,6 +42,7 @@ impl Case {
             runtime_image: "llm-fleet-runtime:1.0.0".to_owned(),
             image_pull_policy: "IfNotPresent".to_owned(),
             image_pull_secrets: vec!["of-the-operator".to_owned()],
+            pod_identity: Identity::Fixed,
             no_scrape_annotations: false,
             allow_simulated_devices: simulated.is_some(),
         };
@@ -76,8 +78,7 @@ impl Case {
             host_memory: share.host_memory,
             cpu_millis: share.cpu_millis,
         };
-        let secrets = settings.image_pull_secrets.clone();
-        Self { frozen: Frozen::new(revision, &settings), owner, booking, simulated, secrets }
+        Self { frozen: Frozen::new(revision, &settings), owner, booking, simulated, settings }
     }
 
     fn plan(&self) -> PodPlan<'_> {
@@ -87,8 +88,7 @@ impl Case {
             booking: &self.booking,
             simulated: self.simulated,
             runtime_class: Some("nvidia"),
-            scrape_annotations: true,
-            image_pull_secrets: &self.secrets,
+            settings: &self.settings,
         }
     }
 
@@ -199,6 +199,52 @@ fn a_pod_fits_the_booking_and_nothing_else() {
 }
 
 #[test]
+fn where_the_cluster_assigns_users_a_pod_names_none_and_is_the_same_otherwise() {
+    for (name, _) in FIXTURES {
+        let mut case = case(name);
+        let fixed = case.pod();
+        case.settings.pod_identity = Identity::Assigned;
+        let mut assigned = case.pod();
+        let context = assigned.spec.as_mut().unwrap().security_context.as_mut().unwrap();
+        assert_eq!((context.run_as_user, context.run_as_group, context.fs_group), (None, None, None));
+        assert_eq!(context.run_as_non_root, Some(true));
+        (context.run_as_user, context.run_as_group, context.fs_group) = fixed
+            .spec
+            .as_ref()
+            .unwrap()
+            .security_context
+            .as_ref()
+            .map(|c| (c.run_as_user, c.run_as_group, c.fs_group))
+            .unwrap();
+        // Its name too: a pod that runs is the one that is wanted, whoever names users now.
+        assert_eq!(assigned, fixed);
+    }
+}
+
+#[test]
+fn every_container_gives_up_what_it_could_do() {
+    for (name, _) in FIXTURES {
+        let pod = case(name).pod().spec.unwrap();
+        assert_eq!(pod.automount_service_account_token, Some(false));
+        assert!(pod.host_network.is_none() && pod.host_pid.is_none() && pod.host_ipc.is_none());
+        for container in pod.containers {
+            let context = container.security_context.unwrap();
+            assert_eq!(context.read_only_root_filesystem, Some(true));
+            assert_eq!(context.allow_privilege_escalation, Some(false));
+            assert_eq!(context.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+            assert!(context.privileged.is_none() && context.run_as_user.is_none());
+        }
+        // All that can be written is temporary and ends at a size.
+        for volume in pod.volumes.unwrap() {
+            let claim = volume.persistent_volume_claim;
+            assert!(claim.is_none_or(|claim| claim.read_only == Some(true)));
+            assert!(volume.empty_dir.is_none_or(|folder| folder.size_limit.is_some()));
+            assert!(volume.host_path.is_none());
+        }
+    }
+}
+
+#[test]
 fn a_booking_past_64_bits_is_no_pod() {
     let mut case = case("cpu");
     case.booking.memory.reserve = Bytes(u64::MAX);
@@ -207,13 +253,11 @@ fn a_booking_past_64_bits_is_no_pod() {
 
 #[test]
 fn where_a_monitor_names_the_pods_no_annotation_asks_for_a_second_scrape() {
-    let case = case("cpu");
-    let annotations = |scrape_annotations: bool| {
-        let plan = PodPlan { scrape_annotations, ..case.plan() };
-        pod(&plan).unwrap().metadata.annotations.unwrap_or_default()
-    };
-    assert!(annotations(true).contains_key(contract::labels::SCRAPE));
-    assert!(!annotations(false).keys().any(|key| key.starts_with("prometheus.io/")));
+    let mut case = case("cpu");
+    assert!(case.pod().metadata.annotations.unwrap_or_default().contains_key(contract::labels::SCRAPE));
+    case.settings.no_scrape_annotations = true;
+    let annotations = case.pod().metadata.annotations.unwrap_or_default();
+    assert!(!annotations.keys().any(|key| key.starts_with("prometheus.io/")));
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn pod(model: &LlmModel, settings: &RuntimeArgs, nodes: JobNodes) -> PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         image_pull_secrets: Some(settings.image_pull_secrets.iter().map(secret).collect()),
-        security_context: Some(security::of_pod()),
+        security_context: Some(security::of_pod(settings.pod_identity)),
         affinity,
         tolerations: Some(tolerations),
         containers: vec![container(model, settings, read_only)],

@@ -10,6 +10,7 @@ use crate::api::condition::find;
 use crate::apply::Applied;
 use crate::model::observe::Log;
 use crate::model::{build, status};
+use crate::security::Identity;
 use k8s_openapi::jiff::Timestamp;
 
 const HTTP: &str = "http: {files: [{url: 'http://h/m.gguf', sha256: 'ab', path: m.gguf}]}";
@@ -29,6 +30,7 @@ fn settings(image: &str) -> RuntimeArgs {
         runtime_image: image.into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: vec!["registry".into()],
+        pod_identity: Identity::Fixed,
         no_scrape_annotations: false,
         allow_simulated_devices: false,
     }
