@@ -28,6 +28,17 @@ pub enum Command {
         #[arg(long, default_value = "crds")]
         output_dir: PathBuf,
     },
+    /// Asks an operator whether it is ready, for up to half a minute.
+    Check {
+        /// Its readiness, such as http://llm-fleet-metrics.llm-fleet-system.svc:8001/readyz.
+        url: axum::http::Uri,
+    },
+    /// Takes the operator's finalizer off all models: for when there will be no operator to do so.
+    Release {
+        /// Namespace of the models; repeatable. Without any, those of all namespaces.
+        #[arg(long = "watch-namespace", value_delimiter = ',')]
+        watch_namespaces: Vec<String>,
+    },
 }
 
 /// How `run` behaves.
@@ -105,7 +116,7 @@ mod tests {
         let all = [&["llm-fleet-operator", "run", "--runtime-image", "runtime:1"], arguments].concat();
         match Cli::try_parse_from(all).unwrap().command {
             Command::Run(args) => *args,
-            Command::Crd { .. } => panic!("not the command that was given"),
+            _ => panic!("not the command that was given"),
         }
     }
 
