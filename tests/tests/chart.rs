@@ -231,7 +231,8 @@ async fn installs_upgrades_and_goes_again() {
     cluster.install("llm-fleet", &["--values", full.to_str().unwrap()]).await;
     cluster.helm(&["rollback", "llm-fleet", "1"]).await.unwrap();
 
-    cluster.helm(&["uninstall", "llm-fleet"]).await.unwrap();
+    // Nothing runs the job that would be waited for.
+    cluster.helm(&["uninstall", "llm-fleet", "--no-hooks"]).await.unwrap();
     cluster.helm(&["uninstall", "llm-fleet-crds"]).await.unwrap();
     let left = ["clusterroles", "clusterrolebindings"].map(|kind| {
         let names = cluster.control_plane.run_kubectl(&["get", kind, "-o", "name"]).unwrap();

@@ -78,3 +78,45 @@ prometheus.io/port: {{ include "llm-fleet.adminPort" . | quote }}
 prometheus.io/path: /metrics
 {{- end -}}
 {{- end -}}
+
+{{- /* Of what is no part of the operator's Deployment, which must not select it: (dict "root" $ "component" "check"). */ -}}
+{{- define "llm-fleet.helperLabels" -}}
+{{- merge (dict "app.kubernetes.io/component" .component) (include "llm-fleet.labels" .root | fromYaml) | toYaml -}}
+{{- end -}}
+
+{{- /* A pod that runs one command of the operator's image: (dict "root" $ "name" "check" "args" (list "check")). */ -}}
+{{- define "llm-fleet.helperPod" -}}
+{{- $values := .root.Values -}}
+restartPolicy: Never
+enableServiceLinks: false
+{{- with $values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  seccompProfile:
+    type: RuntimeDefault
+containers:
+  - name: {{ .name }}
+    image: {{ include "llm-fleet.image" (dict "root" .root "image" $values.image) }}
+    imagePullPolicy: {{ $values.image.pullPolicy }}
+    args:
+      {{- toYaml .args | nindent 6 }}
+    resources:
+      requests: { cpu: 10m, memory: 16Mi }
+      limits: { memory: 64Mi }
+    securityContext:
+      allowPrivilegeEscalation: false
+      capabilities:
+        drop: [ALL]
+      readOnlyRootFilesystem: true
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

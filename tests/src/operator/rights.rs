@@ -43,7 +43,9 @@ impl Rights {
         let mut objects = Vec::new();
         for document in serde_norway::Deserializer::from_str(manifest) {
             let object = Value::deserialize(document).context("the rendered chart is not YAML")?;
-            if KINDS.iter().any(|kind| object["kind"] == *kind) {
+            // What Helm makes for a job of its own is none of the operator's.
+            let of_hook = object["metadata"]["annotations"]["helm.sh/hook"].is_string();
+            if !of_hook && KINDS.iter().any(|kind| object["kind"] == *kind) {
                 objects.push(object);
             }
         }
