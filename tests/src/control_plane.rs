@@ -5,11 +5,13 @@
 
 pub mod arguments;
 pub mod configuration;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -32,8 +34,9 @@ const ATTEMPTS: u32 = 3;
 pub struct ControlPlane {
     // Fields are dropped in this order: first the clients of the API server, then it, then etcd, then the folder.
     _controller_manager: Option<Bound>,
-    _api_server: Bound,
-    _etcd: Bound,
+    api_server: Mutex<Bound>,
+    etcd: Mutex<Bound>,
+    plan: Plan,
     folder: Folder,
     tools: Tools,
     url: String,
@@ -53,9 +56,9 @@ impl ControlPlane {
 
     async fn start_any(controllers: bool) -> Result<Self> {
         let tools = Tools::locate(&Cache::from_env()?)?;
-        tools.ensure(&["etcd", "kube-apiserver", "kubectl"]).await?;
+        tools.ensure(&[ETCD, API_SERVER, "kubectl"]).await?;
         if controllers {
-            tools.ensure(&["kube-controller-manager"]).await?;
+            tools.ensure(&[CONTROLLER_MANAGER]).await?;
         }
         let mut attempt = 1;
         loop {
@@ -86,13 +89,8 @@ impl ControlPlane {
         kubeconfig::write(&admin, &url, &plan.pki, ADMIN)?;
         kubeconfig::write(&folder.etcd_kubeconfig(), &format!("https://{etcd}"), &plan.pki, "etcd-client")?;
 
-        let spawn = |name: &'static str, arguments: Vec<String>| {
-            let mut command = Command::new(tools.path(name));
-            command.args(arguments);
-            Bound::spawn(name, command, folder.0.join("log").join(format!("{name}.log")))
-        };
-        let mut etcd = spawn("etcd", arguments::etcd(&plan, None))?;
-        let mut api_server = spawn("kube-apiserver", arguments::api_server(&plan))?;
+        let mut etcd = spawn(tools, &folder.0, ETCD, arguments::etcd(&plan, None))?;
+        let mut api_server = spawn(tools, &folder.0, API_SERVER, arguments::api_server(&plan))?;
         let client = kubeconfig::client(&admin).await?;
         let mut ended = Ok(());
         wait_for("the API server", START_LIMIT, async || {
@@ -105,14 +103,16 @@ impl ControlPlane {
         let controller_manager = if controllers {
             let config = folder.0.join("config/controller-manager.kubeconfig");
             kubeconfig::write(&config, &url, &plan.pki, "controller-manager")?;
-            Some(spawn("kube-controller-manager", arguments::controller_manager(&plan, &config, None))?)
+            let arguments = arguments::controller_manager(&plan, &config, None);
+            Some(spawn(tools, &folder.0, CONTROLLER_MANAGER, arguments)?)
         } else {
             None
         };
         Ok(Self {
             _controller_manager: controller_manager,
-            _api_server: api_server,
-            _etcd: etcd,
+            api_server: Mutex::new(api_server),
+            etcd: Mutex::new(etcd),
+            plan,
             folder,
             tools: tools.clone(),
             url,
@@ -138,10 +138,9 @@ impl ControlPlane {
     /// Version by component, from the running processes.
     pub async fn versions(&self) -> Result<BTreeMap<&'static str, String>> {
         let mut versions = BTreeMap::new();
-        versions.insert("kube-apiserver", self.client().await?.apiserver_version().await?.git_version);
-        let etcd = kubeconfig::client(&self.folder.etcd_kubeconfig()).await?;
-        let told: serde_json::Value = etcd.request(http::Request::get("/version").body(Vec::new())?).await?;
-        versions.insert("etcd", told["etcdserver"].as_str().context("etcd tells no version")?.to_owned());
+        versions.insert(API_SERVER, self.client().await?.apiserver_version().await?.git_version);
+        let told = self.ask_etcd(http::Request::get("/version").body(Vec::new())?).await?;
+        versions.insert(ETCD, told["etcdserver"].as_str().context("etcd tells no version")?.to_owned());
         let kubectl = self.run_kubectl(&["version", "--client", "--output=json"])?;
         let told: serde_json::Value = serde_json::from_str(&kubectl)?;
         let told = &told["clientVersion"]["gitVersion"];
@@ -181,6 +180,16 @@ impl ControlPlane {
     pub fn run_kubectl(&self, arguments: &[&str]) -> Result<String> {
         process::output(self.kubectl().args(arguments))
     }
+}
+
+const ETCD: &str = "etcd";
+const API_SERVER: &str = "kube-apiserver";
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+
+fn spawn(tools: &Tools, folder: &Path, name: &'static str, arguments: Vec<String>) -> Result<Bound> {
+    let mut command = Command::new(tools.path(name));
+    command.args(arguments);
+    Bound::spawn(name, command, folder.join("log").join(format!("{name}.log")))
 }
 
 /// The identity with all rights, among [`identities`].

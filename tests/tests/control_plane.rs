@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use e2e::control_plane::ControlPlane;
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 fn namespace(name: &str, enforce: &str) -> Namespace {
@@ -93,4 +94,48 @@ async fn admission_and_rights_are_real() {
     };
     assert!(with(control_plane.admin_token()).is_ok());
     assert!(with("wrong").is_err());
+}
+
+/// Applies this value to a map; its resourceVersion afterwards.
+async fn write(maps: &Api<ConfigMap>, value: &str) -> kube::Result<String> {
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "content" }, "data": { "a": value },
+    });
+    let written = maps.patch("content", &PatchParams::apply("test").force(), &Patch::Apply(&map)).await?;
+    Ok(written.resource_version().unwrap())
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_killed_frozen_full_or_forgets_goes_on() {
+    let plane = ControlPlane::start().await.unwrap();
+    let client = plane.client().await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    let first = write(&maps, "1").await.unwrap();
+    write(&maps, "2").await.unwrap();
+
+    plane.kill_api_server().await.unwrap();
+    assert!(maps.get("content").await.is_err(), "nobody answers");
+    plane.compact().await.unwrap();
+    plane.start_api_server().await.unwrap();
+    let events: Vec<_> =
+        maps.watch(&WatchParams::default().timeout(5), &first).await.unwrap().try_collect().await.unwrap();
+    let [WatchEvent::Error(gone)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(gone.code, 410, "{gone:?}");
+
+    plane.restart_etcd().await.unwrap();
+    let data = maps.get("content").await.unwrap().data.unwrap();
+    assert_eq!(data["a"], "2");
+
+    plane.freeze_api_server().unwrap();
+    let frozen = tokio::time::timeout(std::time::Duration::from_secs(1), maps.get("content")).await;
+    assert!(frozen.is_err(), "{frozen:?}");
+    plane.thaw_api_server().unwrap();
+    maps.get("content").await.unwrap();
+
+    plane.alarm_no_space(true).await.unwrap();
+    let full = write(&maps, "3").await.unwrap_err();
+    println!("a full etcd: {full}");
+    assert!(full.to_string().contains("database space exceeded"), "{full}");
+    plane.alarm_no_space(false).await.unwrap();
+    write(&maps, "3").await.unwrap();
 }
