@@ -12,6 +12,7 @@ pub mod control_plane;
 pub mod crds;
 pub mod demo;
 pub mod discovery;
+pub mod faults;
 pub mod forward;
 pub mod image;
 pub mod install;

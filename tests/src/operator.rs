@@ -22,10 +22,10 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, free_ports};
-use crate::crds;
+use crate::faults::proxy::Proxy;
 use crate::paths::repository;
 use crate::process::{Bound, last_lines, output, wait_for};
-use crate::web;
+use crate::{crds, kubeconfig, web};
 use audit::Call;
 use contract::http::{METRICS, READYZ};
 use rights::Rights;
@@ -43,6 +43,27 @@ const READY: Duration = Duration::from_secs(60);
 const SHOWN_LINES: usize = 20;
 /// Every operator is of this group, which has the chart's rights and no others.
 const GROUP: &str = "llm-fleet-operators";
+
+/// How an operator is started.
+#[derive(Clone, Debug)]
+pub struct Launch<'a> {
+    /// Its user name, and its name in the lease.
+    pub identity: &'a str,
+    /// Where it finds the API server, if not where that is: the address of a proxy.
+    pub server: Option<String>,
+    /// Where it keeps its lease; see [`Site::allow_lease`].
+    pub lease_namespace: &'a str,
+    /// More arguments.
+    pub more: &'a [&'a str],
+}
+
+impl<'a> Launch<'a> {
+    /// As the chart starts it.
+    #[must_use]
+    pub const fn new(identity: &'a str, more: &'a [&'a str]) -> Self {
+        Self { identity, server: None, lease_namespace: LEASE_NAMESPACE, more }
+    }
+}
 
 /// A control plane that the chart's kinds and rights are installed in.
 #[derive(Debug)]
@@ -67,10 +88,7 @@ impl Site {
         for namespace in site.rights.namespaces() {
             site.namespace(&client, &namespace).await?;
         }
-        let bound = json!({ "apiVersion": "v1", "kind": "List", "items": site.rights.bound_to(GROUP) });
-        let file = site.folder()?.join("rights.json");
-        std::fs::write(&file, bound.to_string())?;
-        site.plane.run_kubectl(&["apply", "-f", &file.to_string_lossy()])?;
+        site.apply("rights", &site.rights.bound_to(GROUP))?;
         Ok(site)
     }
 
@@ -101,9 +119,38 @@ impl Site {
 
     /// Starts an operator under a user name of its own and waits until it has listed everything.
     pub async fn operator(&self, identity: &str, more: &[&str]) -> Result<Operator> {
+        self.launch(&Launch::new(identity, more)).await
+    }
+
+    /// A proxy for an operator of this control plane.
+    pub async fn proxy(&self) -> Result<Proxy> {
+        Proxy::start(kubeconfig::config(&self.plane.kubeconfig()).await?).await
+    }
+
+    /// Lets operators keep their lease in this namespace too, with the rights that the chart gives them in its own.
+    pub async fn allow_lease(&self, namespace: &str) -> Result<()> {
+        let rights = self.rights.moved(LEASE_NAMESPACE, namespace).bound_to(GROUP);
+        self.apply(&format!("rights-{namespace}"), &rights)
+    }
+
+    fn apply(&self, name: &str, objects: &[Value]) -> Result<()> {
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+        let file = self.folder()?.join(format!("{name}.json"));
+        std::fs::write(&file, list.to_string())?;
+        self.plane.run_kubectl(&["apply", "-f", &file.to_string_lossy()]).map(drop)
+    }
+
+    /// Starts an operator and waits until it has listed everything.
+    pub async fn launch(&self, launch: &Launch<'_>) -> Result<Operator> {
+        let Launch { identity, server, lease_namespace, more } = launch;
         let folder = self.folder()?;
         let kubeconfig = folder.join(format!("{identity}.kubeconfig"));
         let mut config: Value = serde_norway::from_str(&std::fs::read_to_string(self.plane.kubeconfig())?)?;
+        if let Some(server) = server {
+            // A proxy has rights of its own.
+            config["clusters"][0]["cluster"] = json!({ "server": server });
+            config["users"][0]["user"] = json!({});
+        }
         let user = &mut config["users"][0]["user"];
         user["as"] = json!(identity);
         user["as-groups"] = json!([GROUP]);
@@ -117,20 +164,14 @@ impl Site {
             "--log-format=text",
             "--admin-host=127.0.0.1",
             &format!("--leader-election-id={LEASE}"),
-            &format!("--leader-election-namespace={LEASE_NAMESPACE}"),
+            &format!("--leader-election-namespace={lease_namespace}"),
             &format!("--admin-port={}", admin.port()),
             &format!("--identity={identity}"),
             &format!("--runtime-image={RUNTIME_IMAGE}"),
         ]);
-        let process = Bound::spawn(
-            "llm-fleet-operator",
-            {
-                command.args(more);
-                command
-            },
-            log.clone(),
-        )?;
-        let mut operator = Operator { identity: identity.to_owned(), process, admin, log };
+        command.args(*more);
+        let process = Bound::spawn("llm-fleet-operator", command, log.clone())?;
+        let mut operator = Operator { identity: (*identity).to_owned(), process, admin, log };
         wait_for("the operator", READY, async || {
             operator.process.check()?;
             operator.get(READYZ).await.map(drop)

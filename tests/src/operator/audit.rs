@@ -13,6 +13,8 @@ use serde_json::Value;
 const READS: [&str; 3] = ["get", "list", "watch"];
 /// The resource whose writes say that a process is alive, and nothing else.
 const LEASES: &str = "leases";
+/// The resource whose writes tell people what happened. Two processes may tell the same, and no state depends on it.
+const EVENTS: &str = "events";
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,12 @@ impl Call {
     #[must_use]
     pub fn writes(&self) -> bool {
         !READS.contains(&self.verb.as_str()) && self.resource != LEASES
+    }
+
+    /// Whether it changes what the cluster is to do or is known to be: a write that is no event.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.writes() && self.resource != EVENTS
     }
 }
 

@@ -65,6 +65,17 @@ impl Rights {
         objects
     }
 
+    /// Those that are limited to one namespace, in another.
+    #[must_use]
+    pub fn moved(&self, from: &str, to: &str) -> Self {
+        let mut objects = self.0.clone();
+        objects.retain(|object| object["metadata"]["namespace"] == from);
+        for object in &mut objects {
+            object["metadata"]["namespace"] = json!(to);
+        }
+        Self(objects)
+    }
+
     /// The namespaces that rights are limited to.
     #[must_use]
     pub fn namespaces(&self) -> BTreeSet<String> {
@@ -145,5 +156,7 @@ subjects: [{kind: ServiceAccount, name: operator}]
         let bound = rights.bound_to("operators");
         assert_eq!(bound.len(), 3);
         assert_eq!(bound[2]["subjects"][0]["name"], "operators");
+        let moved = rights.moved("a", "b");
+        assert_eq!((moved.0.len(), moved.namespaces()), (2, ["b".to_owned()].into()));
     }
 }
