@@ -39,6 +39,15 @@ impl RefusalReason {
     }
 }
 
+/// What the API server says where a ResourceQuota or a LimitRange refuses. One says all that it finds at once, in a list.
+const QUOTA: [&str; 5] = [
+    "exceeded quota: ",
+    "failed quota: ",
+    "insufficient quota to match these scopes: ",
+    " usage per ",
+    " limit to request ratio per ",
+];
+
 /// A refusal, with the API server's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -66,9 +75,7 @@ fn reason(status: &Status) -> Option<RefusalReason> {
             Some(RefusalReason::NamespaceTerminating)
         }
         404 if says("namespaces ") => Some(RefusalReason::NamespaceTerminating),
-        403 if says("exceeded quota") || says("is forbidden: maximum") || says("is forbidden: minimum") => {
-            Some(RefusalReason::QuotaExceeded)
-        }
+        403 if QUOTA.iter().any(|words| says(words)) => Some(RefusalReason::QuotaExceeded),
         403 if says("violates PodSecurity") => Some(RefusalReason::PodSecurity),
         403 => Some(RefusalReason::Forbidden),
         500 if says("failed calling webhook") => Some(RefusalReason::WebhookFailed),
@@ -95,6 +102,36 @@ mod tests {
                 403,
                 r#"pods "x" is forbidden: exceeded quota: q, requested: pods=1"#,
                 RefusalReason::QuotaExceeded,
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: failed quota: q: must specify limits.cpu for: server"#,
+                RefusalReason::QuotaExceeded,
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: insufficient quota to match these scopes: [{PriorityClass In [high]}]"#,
+                RefusalReason::QuotaExceeded,
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Container is 1Gi, but limit is 2Gi]"#,
+                RefusalReason::QuotaExceeded,
+            ),
+            (
+                403,
+                r#"persistentvolumeclaims "x" is forbidden: maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 10Gi"#,
+                RefusalReason::QuotaExceeded,
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000"#,
+                RefusalReason::QuotaExceeded,
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: no PriorityClass with name high was found"#,
+                RefusalReason::Forbidden,
             ),
             (
                 403,

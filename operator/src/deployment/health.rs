@@ -10,6 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 use super::reason::Reason;
 use crate::kubelet::Fault;
 
+/// What the API server says of a pod that others hold back, as quotas by queue do.
+const GATED: &str = "SchedulingGated";
+
 /// What keeps a pod from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -37,7 +40,9 @@ pub fn problem(pod: &Pod) -> Option<Problem> {
     let scheduled =
         status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
     let words = scheduled.message.clone().unwrap_or_default();
-    Some(Problem { reason: Reason::Unschedulable, message: format!("pod {name}: {words}") })
+    let gated = scheduled.reason.as_deref() == Some(GATED);
+    let reason = if gated { Reason::SchedulingGated } else { Reason::Unschedulable };
+    Some(Problem { reason, message: format!("pod {name}: {words}") })
 }
 
 fn of_container(pod: &str, container: &ContainerStatus) -> Option<Problem> {
@@ -167,6 +172,14 @@ mod tests {
         let condition = json!({ "type": "PodScheduled", "status": "False", "message": "0/1 nodes" });
         let pending = json!({ "phase": "Pending", "conditions": [condition] });
         assert_eq!(found(&pending), Some(("Unschedulable", "pod p: 0/1 nodes".to_owned())));
+        let gated = json!({
+            "type": "PodScheduled", "status": "False", "reason": GATED, "message": "Scheduling is blocked",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        let gated = json!({ "phase": "Pending", "conditions": [gated] });
+        assert_eq!(found(&gated), Some(("SchedulingGated", "pod p: Scheduling is blocked".to_owned())));
+        let pod: Pod = serde_json::from_value(json!({ "status": gated })).unwrap();
+        assert_eq!(unschedulable_since(&pod), None, "another node would not help");
         let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "low on memory" });
         assert_eq!(found(&evicted).unwrap().0, "Evicted");
         assert_eq!(found(&json!({ "phase": "Pending" })), None);

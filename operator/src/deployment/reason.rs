@@ -48,6 +48,8 @@ pub enum Reason {
     PodRejected,
     /// The scheduler finds no node for a pod.
     Unschedulable,
+    /// Somebody holds a pod back from the scheduler.
+    SchedulingGated,
     /// A container took more memory than its limit.
     OutOfMemory,
     /// A container ended without a word of its own.
@@ -91,6 +93,7 @@ impl Reason {
             Self::Evicted => "Evicted",
             Self::PodRejected => "PodRejected",
             Self::Unschedulable => "Unschedulable",
+            Self::SchedulingGated => "SchedulingGated",
             Self::OutOfMemory => "OutOfMemory",
             Self::ContainerFailed => "ContainerFailed",
             Self::Kubelet(fault) => fault.name(),

@@ -181,7 +181,7 @@ pub struct PlacementSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
-    /// Name of the pods' PriorityClass. Default: the cluster's default.
+    /// Name of the PriorityClass of the pods, and of the job that fetches the model. Default: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
@@ -238,23 +238,34 @@ pub enum TaintEffect {
     NoExecute,
 }
 
-/// What the pods carry beside the model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What the pods carry beside the model. A change reaches pods that are made later; those that run stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServingSpec {
-    /// Cores, and the host memory of class Nvidia. Default: 500m cores requested, no limit of cores.
+    /// Cores, and the host memory of class Nvidia. Default: on class CPU 500m cores, on class Nvidia one core and one
+    /// more a card, and the host memory that loading takes; no limit of cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceSpec>,
-    /// Labels of the pods. Those of llm-fleet win. At most 32; default: none.
+    /// Labels of the pods, such as `kueue.x-k8s.io/queue-name`; llm-fleet's own cannot be given. At most 32;
+    /// default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
+    #[x_kube(validation = (
+        "self.all(key, !key.startsWith('llmfleet.dev/') && !key.contains('.llmfleet.dev/') && !(key in ['app.kubernetes.io/name', 'app.kubernetes.io/instance', 'app.kubernetes.io/component', 'app.kubernetes.io/managed-by']))",
+        "labels of llmfleet.dev, and app.kubernetes.io/name, instance, component and managed-by, are llm-fleet's own: they decide about traffic and bookings"
+    ))]
     pub pod_labels: BTreeMap<String, String>,
-    /// Annotations of the pods. Those of llm-fleet win. At most 32; default: none.
+    /// Annotations of the pods; llm-fleet's own cannot be given, and those by which Prometheus finds the pods are
+    /// replaced where llm-fleet sets them. At most 32; default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::annotations")]
+    #[x_kube(validation = (
+        "self.all(key, !key.startsWith('llmfleet.dev/') && !key.contains('.llmfleet.dev/'))",
+        "annotations of llmfleet.dev are llm-fleet's own"
+    ))]
     pub pod_annotations: BTreeMap<String, String>,
-    /// Secrets of the namespace with which images are pulled, beside those that the operator was given.
-    /// At most 16; default: none.
+    /// Secrets of the namespace with which images are pulled, for the job that fetches the model too, beside those that
+    /// the operator was given. At most 16; default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -264,7 +275,7 @@ pub struct ServingSpec {
 /// Requests and limits, as in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceSpec {
-    /// What is set aside. Default: 500m cores; the host memory that loading takes.
+    /// What is set aside. Default: see `serving.resources`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<ResourceAmounts>,
     /// What is never exceeded. Default: no limit of cores.
