@@ -88,6 +88,13 @@ pub fn resident_bytes(groups: &[TensorGroup], device: DeviceClass) -> Result<Byt
         .try_fold(Bytes::ZERO, |sum, bytes: Result<Bytes, ResidentError>| Ok(sum.plus(bytes?)?))
 }
 
+/// Bytes of the largest tensor as it is kept in the memory of a device of this class.
+pub fn largest_bytes(groups: &[TensorGroup], device: DeviceClass) -> Result<Bytes, ResidentError> {
+    let used = groups.iter().filter(|g| g.role != TensorRole::Unused);
+    used.map(|g| Ok(resident(g.dtype, &g.shape, device)?.bytes))
+        .try_fold(Bytes::ZERO, |most, bytes: Result<Bytes, ResidentError>| Ok(most.max(bytes?)))
+}
+
 /// Number of weights.
 pub fn parameters(groups: &[TensorGroup]) -> Result<u64, BytesError> {
     let elements = |g: &TensorGroup| {
@@ -131,5 +138,8 @@ mod tests {
         let groups = group(&[t("blk.0.ffn_up.weight"), t("blk.1.ffn_up.weight"), t("output.weight")]);
         assert_eq!(groups.iter().map(|g| g.count).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(parameters(&groups), Ok(192));
+        // Each is padded to a tile of rows.
+        let kept = |of: fn(&[TensorGroup], DeviceClass) -> _| of(&groups, DeviceClass::Nvidia);
+        assert_eq!((kept(largest_bytes), kept(resident_bytes)), (Ok(Bytes(2048)), Ok(Bytes(3 * 2048))));
     }
 }

@@ -79,10 +79,14 @@ pub struct RunArgs {
 /// What pods and jobs are made of.
 #[derive(Clone, Debug, Args)]
 pub struct RuntimeArgs {
-    /// Image reference of the runtime, for serving pods and for jobs that fetch models.
+    /// Image reference of the runtime for nodes without cards: serving pods of class CPU, jobs that fetch models, and
+    /// simulated cards.
     #[arg(long, env = "LLMFLEET_RUNTIME_IMAGE")]
     pub runtime_image: String,
-    /// When kubelets pull that image.
+    /// Image reference of the runtime for cards: serving pods of class Nvidia. Without it, the other image is for both.
+    #[arg(long, env = "LLMFLEET_RUNTIME_CUDA_IMAGE")]
+    pub runtime_cuda_image: Option<String>,
+    /// When kubelets pull these images.
     #[arg(long, env = "LLMFLEET_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     pub image_pull_policy: String,
     /// Name of a pull secret in the namespace of the pods; repeatable.

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use contract::Bytes;
-use contract::device::DeviceClass;
+use contract::device::{CUDA_IMAGE, CudaNeeds, DeviceClass};
 use contract::inspect::Inspection;
 use contract::memory::{self, Capacity, MemoryPlan, PlanError};
+use contract::tensors::largest_bytes;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::build::resources::share;
+use super::build::resources::{Load, share};
 use super::health;
 use super::observe::Observed;
 use super::rollout::Book;
@@ -36,6 +37,8 @@ pub struct Chosen {
     pub budget: Bytes,
     /// What the pod requests of the node.
     pub amounts: Amounts,
+    /// What the image needs of driver and cards; `None` without real ones.
+    pub cuda: Option<CudaNeeds>,
 }
 
 /// Plans one replica. `simulated`: cards are simulated, so their bytes are the node's.
@@ -52,14 +55,13 @@ pub fn choose(
     };
     let memory = memory::plan(&model.geometry, &model.tensors, capacity, validated.class)?;
     let budget = memory.total()?;
-    let share = share(spec, budget, simulated)?;
-    let amounts = Amounts {
-        cpu_millis: share.cpu_millis,
-        memory: share.host_memory,
-        devices: u32::from(validated.class == DeviceClass::Nvidia),
-        pods: 1,
-    };
-    Ok(Chosen { capacity, memory, budget, amounts })
+    let on_card = validated.class == DeviceClass::Nvidia;
+    let devices = u32::from(on_card);
+    let largest_tensor = largest_bytes(&model.tensors, validated.class).map_err(PlanError::Weights)?;
+    let share = share(spec, &Load { budget, largest_tensor, devices, simulated })?;
+    let amounts = Amounts { cpu_millis: share.cpu_millis, memory: share.host_memory, devices, pods: 1 };
+    let cuda = (on_card && !simulated).then_some(CUDA_IMAGE);
+    Ok(Chosen { capacity, memory, budget, amounts, cuda })
 }
 
 /// The demand of one booking.
@@ -76,6 +78,7 @@ pub fn demand(validated: &Validated, chosen: &Chosen, book: &Book, reach: Reach)
         },
         amounts: chosen.amounts,
         products: validated.products.clone(),
+        cuda: chosen.cuda,
         card_memory: validated.card_memory,
         architecture: Some(architecture().to_owned()),
         node_selector: validated.node_selector.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use contract::Bytes;
-use contract::device::DeviceClass;
+use contract::device::{CudaNeeds, DeviceClass};
 use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
 
 use super::Amounts;
@@ -25,6 +25,8 @@ pub struct Demand {
     pub amounts: Amounts,
     /// Product names of cards that may be used; empty: any.
     pub products: Vec<String>,
+    /// What the image needs of driver and cards; `None` where it uses none, or simulates them.
+    pub cuda: Option<CudaNeeds>,
     /// Bytes of a card that no label describes.
     pub card_memory: Option<Bytes>,
     /// Architecture that the image is built for, as nodes spell it; `None`: any.

@@ -30,6 +30,15 @@ impl fmt::Display for Reason {
             Self::SharedCards(strategy) => {
                 write!(f, "shares its cards ({strategy}), so that a whole one cannot be had")
             }
+            Self::Driver { need, has } => {
+                write!(f, "has driver {has}, the runtime needs {need} or newer")
+            }
+            Self::Cuda { need, has } => {
+                write!(f, "has a driver for CUDA {has}, the runtime needs one for {need} or newer")
+            }
+            Self::ComputeCapability { need, has } => {
+                write!(f, "has cards of compute capability {has}, the runtime needs {need} or higher")
+            }
             Self::Product(product) => write!(f, "has cards of product {product}"),
             Self::UnknownMemory => {
                 write!(
@@ -65,6 +74,9 @@ impl Reason {
             Self::HostMemory { .. } => "HostMemory",
             Self::NoCards => "NoCards",
             Self::SharedCards(_) => "SharedCards",
+            Self::Driver { .. } => "Driver",
+            Self::Cuda { .. } => "Cuda",
+            Self::ComputeCapability { .. } => "ComputeCapability",
             Self::Product(_) => "Product",
             Self::UnknownMemory => "UnknownMemory",
             Self::CardsTaken { .. } => "CardsTaken",
@@ -78,10 +90,11 @@ impl Reason {
             Self::Bytes { .. } | Self::CardBytes { .. } => 0,
             Self::CardsTaken { .. } => 1,
             Self::UnknownMemory | Self::SharedCards(_) | Self::Product(_) => 2,
+            Self::Driver { .. } | Self::Cuda { .. } => 2,
             Self::HostMemory { .. } | Self::Cpu { .. } | Self::Pods => 3,
             Self::Taint(_) | Self::Label(_) | Self::VolumeElsewhere(_) | Self::Volume => 4,
             Self::NotReady | Self::Cordoned => 5,
-            Self::Architecture(_) | Self::NoCards => 6,
+            Self::Architecture(_) | Self::NoCards | Self::ComputeCapability { .. } => 6,
         }
     }
 }

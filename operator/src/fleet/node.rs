@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use contract::Bytes;
-use contract::device::DeviceClass;
+use contract::device::{CudaNeeds, DeviceClass, Version};
 use k8s_openapi::api::core::v1::Taint;
 
 use super::card::Cards;
@@ -77,6 +77,27 @@ pub enum Reason {
     NoCards,
     /// The device plug-in counts shares of cards as cards.
     SharedCards(String),
+    /// The driver is too old for the image.
+    Driver {
+        /// The oldest that will do.
+        need: Version,
+        /// The node's.
+        has: Version,
+    },
+    /// The driver is made for a CUDA that is too old for the image.
+    Cuda {
+        /// The oldest that will do.
+        need: Version,
+        /// The newest that the driver is made for.
+        has: Version,
+    },
+    /// The cards are too old for the image.
+    ComputeCapability {
+        /// The least that will do.
+        need: Version,
+        /// The cards'.
+        has: Version,
+    },
     /// Another product.
     Product(String),
     /// Nothing tells how many bytes the cards have.
@@ -212,6 +233,9 @@ impl Node {
         if let Some(strategy) = &cards.sharing {
             return Err(Reason::SharedCards(strategy.clone()));
         }
+        if let Some(needs) = &demand.cuda {
+            check_versions(cards, needs)?;
+        }
         let product = cards.product.as_deref().unwrap_or("unknown");
         if !demand.products.is_empty() && !demand.products.iter().any(|p| p == product) {
             return Err(Reason::Product(product.to_owned()));
@@ -225,5 +249,20 @@ impl Node {
             return Err(Reason::CardsTaken { total: cards.total, free });
         }
         Ok(card)
+    }
+}
+
+/// Whether driver and cards run the image. What no label tells is not held against a node: its pod will tell.
+fn check_versions(cards: &Cards, needs: &CudaNeeds) -> Result<(), Reason> {
+    let older = |has: Option<Version>, need: Version| has.filter(|has| *has < need);
+    if let Some(has) = older(cards.driver, needs.driver) {
+        return Err(Reason::Driver { need: needs.driver, has });
+    }
+    if let Some(has) = older(cards.cuda, needs.cuda) {
+        return Err(Reason::Cuda { need: needs.cuda, has });
+    }
+    match older(cards.compute, needs.compute) {
+        Some(has) => Err(Reason::ComputeCapability { need: needs.compute, has }),
+        None => Ok(()),
     }
 }

@@ -133,9 +133,11 @@ async fn bring_further(observed: &Observed, keep: &Keep, context: &Context) -> R
     if keep.make_claim {
         desired.push(Desired::create_only(&build::claim(model), None));
     }
-    if let Some((attempt, nodes)) = &keep.start {
-        desired
-            .push(Desired::create_only(&build::job(model, *attempt, &context.settings, nodes.clone()), None));
+    if let Some((attempt, wishes)) = &keep.start {
+        desired.push(Desired::create_only(
+            &build::job(model, *attempt, &context.settings, wishes.clone()),
+            None,
+        ));
     }
     let applied = context.applier.apply(desired).await?;
     let status = status::status(observed, keep, &applied, Timestamp::now());

@@ -3,8 +3,8 @@
 //! In: what was observed, and the settings. Out: a [`Plan`], which leaves execution no choices.
 //! It must not know the API server or a clock: how long something has lasted is part of what was observed.
 
-mod nodes;
 mod step;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::controller::Next;
 use crate::owner::owns;
 use contract::labels;
 
-pub use nodes::JobNodes;
+pub use wishes::Wishes;
 
 /// What to do.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ pub struct Keep {
     pub cause: Cause,
     /// Whether the claim has to be made.
     pub make_claim: bool,
-    /// The attempt to begin, with the nodes that suit it.
-    pub start: Option<(u32, JobNodes)>,
+    /// The attempt to begin, with what its users ask for.
+    pub start: Option<(u32, Wishes)>,
     /// Jobs that are no longer needed.
     pub discard: Vec<Arc<Job>>,
     /// What is known of the weights, if they are there.

@@ -4,6 +4,7 @@
 //! chosen.
 
 use contract::config::{CONFIG_FILE, ConfigError, RuntimeConfig};
+use contract::device::DeviceClass;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
@@ -30,12 +31,15 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Freezes a revision with the image that this operator was given.
+    /// Freezes a revision with the image that this operator was given for its class. Cards that are simulated need
+    /// nothing of CUDA.
     #[must_use]
     pub fn new(revision: Revision, settings: &RuntimeArgs) -> Self {
+        let on_card = revision.config.device == DeviceClass::Nvidia && !settings.allow_simulated_devices;
+        let for_cards = settings.runtime_cuda_image.as_ref().filter(|_| on_card);
         Self {
             revision,
-            image: settings.runtime_image.clone(),
+            image: for_cards.unwrap_or(&settings.runtime_image).clone(),
             image_pull_policy: settings.image_pull_policy.clone(),
         }
     }

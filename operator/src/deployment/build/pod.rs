@@ -33,8 +33,7 @@ use crate::security;
 const WEIGHTS: &str = "weights";
 const CONFIG: &str = "config";
 const TEMPORARY: &str = "tmp";
-/// Most bytes of temporary files.
-const TEMPORARY_SIZE: &str = "64Mi";
+const SHARED_MEMORY: &str = "shm";
 /// Seconds past draining before the kubelet kills: the runtime still accepts for a few seconds while endpoints
 /// converge, and then gives its memory back.
 const GRACE_MARGIN_SECONDS: u32 = 30;
@@ -93,7 +92,7 @@ pub fn pod(plan: &PodPlan) -> Result<Pod, BytesError> {
         affinity: Some(on_node(&booking.node)),
         tolerations: Some(tolerations(&owner.spec)),
         containers: vec![container(plan)?],
-        volumes: Some(volumes(&names::config_map(&name, &revision.hash), &revision.claim)),
+        volumes: Some(volumes(&names::config_map(&name, &revision.hash), &revision.claim, booking.devices)),
         ..PodSpec::default()
     };
     Ok(Pod { metadata, spec: Some(spec), status: None })
@@ -163,11 +162,7 @@ fn container(plan: &PodPlan) -> Result<Container, BytesError> {
         security_context: Some(security::of_container()),
         termination_message_path: Some(TERMINATION_LOG.to_owned()),
         termination_message_policy: Some("File".to_owned()),
-        volume_mounts: Some(vec![
-            mount(CONFIG, CONFIG_DIR, true),
-            mount(WEIGHTS, MODELS_DIR, true),
-            mount(TEMPORARY, "/tmp", false),
-        ]),
+        volume_mounts: Some(mounts(booking.devices)),
         ..Container::default()
     })
 }
@@ -205,10 +200,28 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
+fn mounts(devices: u32) -> Vec<VolumeMount> {
+    let mut mounts = vec![
+        mount(CONFIG, CONFIG_DIR, true),
+        mount(WEIGHTS, MODELS_DIR, true),
+        mount(TEMPORARY, "/tmp", false),
+    ];
+    mounts.extend(resources::shared_memory(devices).map(|_| mount(SHARED_MEMORY, "/dev/shm", false)));
+    mounts
+}
+
 /// The claim is read-only as a volume too: the kubelet then changes nobody's files to the pod's group.
-fn volumes(config_map: &str, claim: &str) -> Vec<Volume> {
+fn volumes(config_map: &str, claim: &str, devices: u32) -> Vec<Volume> {
+    let shared_memory = resources::shared_memory(devices).map(|size| Volume {
+        name: SHARED_MEMORY.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: Some(Quantity(size.0.to_string())),
+        }),
+        ..Volume::default()
+    });
     let runtime_file = KeyToPath { key: CONFIG_FILE.to_owned(), path: CONFIG_FILE.to_owned(), mode: None };
-    vec![
+    let mut volumes = vec![
         Volume {
             name: CONFIG.to_owned(),
             config_map: Some(ConfigMapVolumeSource {
@@ -229,12 +242,14 @@ fn volumes(config_map: &str, claim: &str) -> Vec<Volume> {
         Volume {
             name: TEMPORARY.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity(TEMPORARY_SIZE.to_owned())),
+                size_limit: Some(Quantity(resources::TEMPORARY_SIZE.to_owned())),
                 medium: None,
             }),
             ..Volume::default()
         },
-    ]
+    ];
+    volumes.extend(shared_memory);
+    volumes
 }
 
 /// By the node's name as a field: its hostname label may be another, and anybody may change it.

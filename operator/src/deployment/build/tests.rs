@@ -13,7 +13,7 @@ use contract::memory::{Capacity, MemoryPlan};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::config_map::{FrozenError, read};
-use super::resources::share;
+use super::resources::{Load, share};
 use super::*;
 use crate::api::deployment::PlacementStatus;
 use crate::args::RuntimeArgs;
@@ -40,6 +40,7 @@ impl Case {
         let owner: LlmDeployment = serde_norway::from_str(&yaml).unwrap();
         let settings = RuntimeArgs {
             runtime_image: "llm-fleet-runtime:1.0.0".to_owned(),
+            runtime_cuda_image: Some("llm-fleet-runtime-cuda:1.0.0".to_owned()),
             image_pull_policy: "IfNotPresent".to_owned(),
             image_pull_secrets: vec!["of-the-operator".to_owned()],
             pod_identity: Identity::Fixed,
@@ -64,15 +65,20 @@ impl Case {
             runtime: Bytes::mib(96),
             reserve: Bytes(10_000_000),
         };
-        let share = share(&owner.spec, memory.total().unwrap(), simulated.is_some()).unwrap();
-        let on_card = owner.spec.accelerator.class != contract::device::DeviceClass::Cpu;
+        let load = Load {
+            budget: memory.total().unwrap(),
+            largest_tensor: Bytes(50_000_000),
+            devices: u32::from(owner.spec.accelerator.class != contract::device::DeviceClass::Cpu),
+            simulated: simulated.is_some(),
+        };
+        let share = share(&owner.spec, &load).unwrap();
         let booking = PlacementStatus {
             replica: 2,
             booking: names::booking(&owner.uid().unwrap(), &revision.hash, 2, 1),
             revision: revision.hash.clone(),
             attempt: 1,
             node: "node-a".to_owned(),
-            devices: u32::from(on_card),
+            devices: load.devices,
             concurrency: capacity.concurrency,
             memory,
             host_memory: share.host_memory,
@@ -242,6 +248,48 @@ fn every_container_gives_up_what_it_could_do() {
             assert!(volume.host_path.is_none());
         }
     }
+}
+
+#[test]
+fn the_image_follows_the_class_and_stays_with_the_revision() {
+    for (name, image) in [
+        ("cpu", "llm-fleet-runtime:1.0.0"),
+        ("nvidia", "llm-fleet-runtime-cuda:1.0.0"),
+        ("everything", "llm-fleet-runtime:1.0.0"),
+    ] {
+        let mut case = case(name);
+        assert_eq!(case.container().image.as_deref(), Some(image), "{name}");
+        let written = config_map(&case.owner, &case.frozen);
+        for other in [None, Some("llm-fleet-runtime-cuda:2.0.0".to_owned())] {
+            case.settings.runtime_cuda_image = other;
+            case.frozen = read(&written).unwrap();
+            assert_eq!(case.container().image.as_deref(), Some(image), "{name}: what is frozen stays");
+        }
+    }
+    let mut nvidia = case("nvidia");
+    nvidia.settings.runtime_cuda_image = None;
+    let frozen = Frozen::new(nvidia.frozen.revision, &nvidia.settings);
+    assert_eq!(frozen.image, "llm-fleet-runtime:1.0.0", "one image may be for both");
+}
+
+#[test]
+fn several_cards_share_memory_that_is_set_aside() {
+    let mut case = case("nvidia");
+    let shared = |pod: Pod| {
+        let spec = pod.spec.unwrap();
+        let mounts = spec.containers[0].volume_mounts.clone().unwrap();
+        let name = mounts.into_iter().find(|mount| mount.mount_path == "/dev/shm")?.name;
+        spec.volumes.unwrap().into_iter().find(|volume| volume.name == name)?.empty_dir
+    };
+    assert_eq!(shared(case.pod()), None);
+    case.booking.devices = 2;
+    let shared = shared(case.pod()).unwrap();
+    assert_eq!(
+        (shared.medium.as_deref(), shared.size_limit.unwrap().0.as_str()),
+        (Some("Memory"), "1073741824")
+    );
+    let limits = case.container().resources.unwrap().limits.unwrap();
+    assert_eq!(limits[GPU_RESOURCE].0, "2");
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Story {
         let zero = Amounts { cpu_millis: 0, memory: Bytes::ZERO, devices: 1, pods: 1 };
         let capacity = Capacity { context_length: 1, concurrency: 1, kv_dtype: KvDType::F16 };
         let memory = MemoryPlan::default();
-        let chosen = Chosen { capacity, memory, budget: Bytes::ZERO, amounts: zero };
+        let chosen = Chosen { capacity, memory, budget: Bytes::ZERO, amounts: zero, cuda: None };
         let now = self.situation(1);
         let plan = plan(&now, &steps(&now), Some((&chosen, vec![outcome])));
         let [only] = plan.placement.as_slice() else { panic!("{plan:?}") };

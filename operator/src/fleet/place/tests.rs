@@ -1,5 +1,5 @@
 use contract::Bytes;
-use contract::device::DeviceClass;
+use contract::device::{CUDA_IMAGE, DeviceClass, Version};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use proptest::prelude::*;
 
@@ -18,6 +18,9 @@ fn node(name: &str, free: Amounts, card_gib: Option<u64>) -> Node {
         product: Some("X9".into()),
         memory: card_gib.map(|gib| Bytes(gib * GIB)),
         sharing: None,
+        driver: None,
+        cuda: None,
+        compute: None,
         total: free.devices.max(1),
     };
     Node {
@@ -47,6 +50,7 @@ fn demand(booking: &str, class: DeviceClass, gib: u64) -> Demand {
         bytes: Bytes(gib * GIB),
         amounts: amounts(500, memory, devices),
         products: vec![],
+        cuda: None,
         card_memory: None,
         architecture: Some("amd64".into()),
         node_selector: BTreeMap::new(),
@@ -98,6 +102,45 @@ fn a_refusal_says_why_of_every_node_and_what_would_have_fitted() {
     );
     assert_eq!(refusal.largest_fit(&demand), Some(Bytes(18 * GIB)));
     assert_eq!(Refusal::default().to_string(), "the cluster has no nodes");
+}
+
+#[test]
+fn driver_and_cards_must_run_the_image_where_labels_tell() {
+    let version = |major, minor| Some(Version { major, minor });
+    let told = |driver, cuda, compute, real: bool| {
+        let mut old = node("a", amounts(8000, 64, 1), Some(24));
+        let cards = old.cards.take().unwrap();
+        old.cards = Some(Cards { driver, cuda, compute, ..cards });
+        let demand = Demand { cuda: real.then_some(CUDA_IMAGE), ..demand("x", DeviceClass::Nvidia, 20) };
+        match place(&[demand], &fleet(vec![old])).remove(0) {
+            Outcome::Refused(refusal) => format!("{}: {refusal}", refusal.category()),
+            other => format!("{other:?}"),
+        }
+    };
+    let placed = "Placed(\"a\")";
+    let cases = [
+        (version(470, 57), None, None, "Driver: a: has driver 470.57, the runtime needs 580.65 or newer"),
+        (version(580, 64), None, None, "Driver: a: has driver 580.64, the runtime needs 580.65 or newer"),
+        (version(580, 65), version(13, 0), version(8, 0), placed),
+        (version(610, 0), version(14, 2), version(12, 1), placed),
+        (
+            None,
+            version(12, 9),
+            None,
+            "Cuda: a: has a driver for CUDA 12.9, the runtime needs one for 13.0 or newer",
+        ),
+        (
+            version(580, 95),
+            version(13, 0),
+            version(7, 5),
+            "ComputeCapability: a: has cards of compute capability 7.5, the runtime needs 8.0 or higher",
+        ),
+        (None, None, None, placed),
+    ];
+    for (driver, cuda, compute, expected) in cases {
+        assert_eq!(told(driver, cuda, compute, true), expected);
+        assert_eq!(told(driver, cuda, compute, false), placed, "a simulated card needs no driver");
+    }
 }
 
 #[test]
@@ -161,7 +204,16 @@ fn legal(node: &Node, demand: &Demand) -> bool {
     let cards = || {
         let Some(cards) = &node.cards else { return false };
         let product = cards.product.clone().unwrap_or("unknown".into());
-        cards.sharing.is_none()
+        let runs = |has: Option<Version>, need: Version| {
+            has.is_none_or(|has| (has.major, has.minor) >= (need.major, need.minor))
+        };
+        let image = demand.cuda.is_none_or(|needs| {
+            runs(cards.driver, needs.driver)
+                && runs(cards.cuda, needs.cuda)
+                && runs(cards.compute, needs.compute)
+        });
+        image
+            && cards.sharing.is_none()
             && (demand.products.is_empty() || demand.products.contains(&product))
             && cards.memory.or(demand.card_memory).is_some_and(|bytes| demand.bytes <= bytes)
             && demand.amounts.devices <= free.devices
@@ -190,12 +242,20 @@ fn waste(node: &Node, demand: &Demand) -> (u64, u32) {
     }
 }
 
+/// Mostly unknown or new enough, with all that lies close to a limit.
+fn any_version(major: u32, minor: u32) -> impl Strategy<Value = Option<Version>> {
+    let near = (major - 1..=major + 1, minor.saturating_sub(1)..=minor + 1);
+    let near = near.prop_map(|(major, minor)| Version { major, minor });
+    proptest::option::weighted(0.3, near)
+}
+
 prop_compose! {
     fn any_node()(
         free in (0u64..4000, 0u64..16, 0u32..3, 0u32..3),
         card in proptest::option::of(proptest::option::of(1u64..6)),
         flags in (prop::bool::weighted(0.9), prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
         label in 0u8..3, taint in 0u8..4, arm in prop::bool::weighted(0.2),
+        versions in (any_version(580, 65), any_version(13, 0), any_version(8, 0)),
     ) -> Node {
         let mut node = node("", amounts(free.0, free.1, free.2), card.flatten());
         node.free.pods = free.3;
@@ -203,6 +263,9 @@ prop_compose! {
             product: Some(if label == 0 { "X9" } else { "X8" }.into()),
             memory: memory.map(|gib| Bytes(gib * GIB)),
             sharing: flags.2.then(|| "time-slicing".into()),
+            driver: versions.0,
+            cuda: versions.1,
+            compute: versions.2,
             total: free.2,
         });
         (node.ready, node.cordoned) = (flags.0, flags.1);
@@ -220,11 +283,12 @@ prop_compose! {
         cpu in prop::bool::ANY, gib in 1u64..6, devices in 1u32..3, millis in 0u64..2000,
         product in prop::bool::weighted(0.2), known in proptest::option::of(1u64..6),
         pool in proptest::option::weighted(0.3, 0u8..3), tolerates in prop::bool::ANY,
-        one in proptest::option::weighted(0.2, 0u8..3), replica in 0u32..3,
+        one in proptest::option::weighted(0.2, 0u8..3), replica in 0u32..3, real in prop::bool::ANY,
     ) -> Demand {
         let mut demand = demand("", if cpu { DeviceClass::Cpu } else { DeviceClass::Nvidia }, gib);
         demand.amounts = amounts(millis, if cpu { gib } else { 1 }, if cpu { 0 } else { devices });
         demand.replica = replica;
+        demand.cuda = real.then_some(CUDA_IMAGE);
         demand.card_memory = known.map(|gib| Bytes(gib * GIB));
         demand.products = product.then(|| "X9".to_owned()).into_iter().collect();
         demand.node_selector = pool.map(|pool| ("pool".into(), pool.to_string())).into_iter().collect();

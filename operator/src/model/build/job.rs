@@ -16,8 +16,9 @@ use kube::ResourceExt;
 use super::{COMPONENT, labels_of};
 use crate::api::LlmModel;
 use crate::args::RuntimeArgs;
+use crate::deployment::build::resources::{EPHEMERAL, TEMPORARY_SIZE};
 use crate::model::claim::claim_name;
-use crate::model::plan::JobNodes;
+use crate::model::plan::Wishes;
 use crate::security;
 
 /// Name of the volume with the weights.
@@ -25,21 +26,23 @@ const WEIGHTS: &str = "weights";
 /// Name of the volume for temporary files.
 const TEMPORARY: &str = "tmp";
 /// What a fetch asks for. Its work is waiting for the network and hashing.
-const REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
-/// What a fetch never exceeds. Files are streamed, so it does not depend on their size.
-const LIMITS: [(&str, &str); 1] = [("memory", "512Mi")];
+const REQUESTS: [(&str, &str); 3] =
+    [("cpu", "100m"), ("memory", "128Mi"), ("ephemeral-storage", EPHEMERAL.0)];
+/// What a fetch never exceeds. Files are streamed, so it does not depend on their size. One thread hashes while another
+/// writes. Every limit is named, since a quota of limits refuses pods that leave one out, and nobody could name it here.
+const LIMITS: [(&str, &str); 3] = [("cpu", "2"), ("memory", "512Mi"), ("ephemeral-storage", EPHEMERAL.1)];
 
 /// The job of one attempt.
 ///
 /// It tries once: when to try again is decided by who watches it. It cannot be changed, so another attempt is
 /// another job.
 #[must_use]
-pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, nodes: JobNodes) -> Job {
+pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, wishes: Wishes) -> Job {
     let mut metadata = super::metadata(model, format!("{}-{COMPONENT}-{attempt}", model.name_any()));
     metadata.labels.get_or_insert_default().insert(ATTEMPT.to_owned(), attempt.to_string());
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels_of(model)), ..ObjectMeta::default() }),
-        spec: Some(pod(model, settings, nodes)),
+        spec: Some(pod(model, settings, wishes)),
     };
     Job {
         metadata,
@@ -48,10 +51,12 @@ pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, nodes: JobNod
     }
 }
 
-fn pod(model: &LlmModel, settings: &RuntimeArgs, nodes: JobNodes) -> PodSpec {
+fn pod(model: &LlmModel, settings: &RuntimeArgs, wishes: Wishes) -> PodSpec {
     let read_only = model.spec.source.persistent_volume_claim.is_some();
-    let JobNodes { affinity, tolerations } = nodes;
-    let secret = |name: &String| LocalObjectReference { name: name.clone() };
+    let Wishes { affinity, tolerations, priority_class_name, image_pull_secrets } = wishes;
+    let mut secrets = settings.image_pull_secrets.clone();
+    secrets.extend(image_pull_secrets.into_iter().filter(|name| !settings.image_pull_secrets.contains(name)));
+    let secret = |name: String| LocalObjectReference { name };
     let weights = Volume {
         name: WEIGHTS.to_owned(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
@@ -62,14 +67,18 @@ fn pod(model: &LlmModel, settings: &RuntimeArgs, nodes: JobNodes) -> PodSpec {
     };
     let temporary = Volume {
         name: TEMPORARY.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(TEMPORARY_SIZE.to_owned())),
+            medium: None,
+        }),
         ..Volume::default()
     };
     PodSpec {
         restart_policy: Some("Never".to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        image_pull_secrets: Some(settings.image_pull_secrets.iter().map(secret).collect()),
+        priority_class_name,
+        image_pull_secrets: Some(secrets.into_iter().map(secret).collect()),
         security_context: Some(security::of_pod(settings.pod_identity)),
         affinity,
         tolerations: Some(tolerations),

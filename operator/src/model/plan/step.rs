@@ -14,7 +14,7 @@ use contract::inspect::Inspection;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Resource;
 
-use super::{JobNodes, Keep};
+use super::{Keep, Wishes};
 use crate::args::RuntimeArgs;
 use crate::controller::Next;
 use crate::model::attempt::{self, Attempt, State};
@@ -92,7 +92,7 @@ fn verified(inspection: &Inspection) -> Keep {
 
 fn begin_or_follow(observed: &Observed, settings: &RuntimeArgs) -> Keep {
     let start = |number: u32, cause: Cause| Keep {
-        start: Some((number, JobNodes::of(&observed.users))),
+        start: Some((number, Wishes::of(&observed.users))),
         discard: observed.jobs.clone(),
         ..Keep::wait(cause, Next::OnChange)
     };

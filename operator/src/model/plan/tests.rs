@@ -28,6 +28,7 @@ fn arc<T: DeserializeOwned>(text: &str) -> Arc<T> {
 fn settings(image: &str) -> RuntimeArgs {
     RuntimeArgs {
         runtime_image: image.into(),
+        runtime_cuda_image: Some("runtime-cuda:1".into()),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: vec!["registry".into()],
         pod_identity: Identity::Fixed,
@@ -317,7 +318,7 @@ fn a_status_is_the_same_as_long_as_nothing_changes() {
 #[test]
 fn pods_of_jobs_are_restricted_and_read_foreign_claims_only() {
     let model = observed(HTTP).model;
-    let job = build::job(&model, 3, &settings(IMAGE), JobNodes::default());
+    let job = build::job(&model, 3, &settings(IMAGE), Wishes::default());
     assert_eq!(job.metadata.name.as_deref(), Some("m-fetch-3"));
     let pod = job.spec.unwrap().template.spec.unwrap();
     let json = serde_json::to_value(&pod).unwrap();
@@ -332,7 +333,7 @@ fn pods_of_jobs_are_restricted_and_read_foreign_claims_only() {
 
     let foreign = observed(CLAIM).model;
     let pod =
-        build::job(&foreign, 1, &settings(IMAGE), JobNodes::default()).spec.unwrap().template.spec.unwrap();
+        build::job(&foreign, 1, &settings(IMAGE), Wishes::default()).spec.unwrap().template.spec.unwrap();
     let json = serde_json::to_value(&pod).unwrap();
     assert_eq!(json["containers"][0]["args"], serde_json::json!(["inspect", "--line", "/models/tiny"]));
     assert_eq!(json["volumes"][0]["persistentVolumeClaim"]["readOnly"], true);

@@ -47,6 +47,7 @@ fn demand(owner: &str, booking: &str, gib: u64) -> Demand {
         bytes: Bytes(gib * GIB),
         amounts: Amounts { cpu_millis: 0, memory: Bytes(gib * GIB), devices: 0, pods: 1 },
         products: vec![],
+        cuda: None,
         card_memory: None,
         architecture: None,
         node_selector: BTreeMap::new(),

@@ -1,7 +1,9 @@
-//! Which nodes suit a job: those that the users of the model will run on.
+//! What those who use a model ask for their pods and its job needs too: their nodes, and what lets a pod be made and
+//! started.
 //!
-//! In: deployments. Out: preferences and tolerations. A volume of a node is bound where its first pod runs, so a job
-//! that runs anywhere would keep the weights from the nodes that need them.
+//! In: deployments. Out: preferences, tolerations, a priority, pull secrets. A volume of a node is bound where its first
+//! pod runs, so a job that runs anywhere would keep the weights from the nodes that need them. Labels and annotations of
+//! pods that serve are not for a job: Services of their owners may select by them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,17 +16,21 @@ use k8s_openapi::api::core::v1::{
 use crate::api::LlmDeployment;
 use crate::fleet::card::{GPU_RESOURCE, PRODUCT};
 
-/// Where the pod of a job should run.
+/// What the pod of a job gets from the users of its model.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct JobNodes {
+pub struct Wishes {
     /// Preferred nodes. Nothing is required: a volume that exists decides for itself.
     pub affinity: Option<Affinity>,
     /// Taints of the users' nodes.
     pub tolerations: Vec<Toleration>,
+    /// The priority class of the first who names one. Quotas may ask for one.
+    pub priority_class_name: Option<String>,
+    /// Secrets with which any of them pulls the runtime.
+    pub image_pull_secrets: Vec<String>,
 }
 
-impl JobNodes {
-    /// The nodes of these deployments, which are in the order of their names.
+impl Wishes {
+    /// The wishes of these deployments, which are in the order of their names.
     #[must_use]
     pub fn of(users: &[Arc<LlmDeployment>]) -> Self {
         let cards = users.iter().any(|user| user.spec.accelerator.class == DeviceClass::Nvidia);
@@ -47,7 +53,19 @@ impl JobNodes {
                 tolerations.extend(serde_json::from_value::<Toleration>(json));
             }
         }
-        Self { affinity: (!wanted.is_empty()).then(|| affinity(wanted)), tolerations }
+        let mut image_pull_secrets: Vec<String> = Vec::new();
+        for secret in users.iter().flat_map(|user| &user.spec.serving).flat_map(|s| &s.image_pull_secrets) {
+            if !image_pull_secrets.contains(&secret.name) {
+                image_pull_secrets.push(secret.name.clone());
+            }
+        }
+        let mut placements = users.iter().filter_map(|user| user.spec.placement.as_ref());
+        Self {
+            affinity: (!wanted.is_empty()).then(|| affinity(wanted)),
+            tolerations,
+            priority_class_name: placements.find_map(|placement| placement.priority_class_name.clone()),
+            image_pull_secrets,
+        }
     }
 }
 
@@ -90,9 +108,9 @@ mod tests {
 
     #[test]
     fn jobs_follow_those_who_need_the_weights() {
-        assert_eq!(JobNodes::of(&[]), JobNodes::default());
-        assert_eq!(JobNodes::of(&[user("accelerator: {class: CPU}")]), JobNodes::default());
-        let nodes = JobNodes::of(&[user(
+        assert_eq!(Wishes::of(&[]), Wishes::default());
+        assert_eq!(Wishes::of(&[user("accelerator: {class: CPU}")]), Wishes::default());
+        let nodes = Wishes::of(&[user(
             "placement: {nodeSelector: {rack: r1}, tolerations: [{key: k, operator: Exists, effect: NoSchedule}]}",
         )]);
         let preferred = nodes.affinity.unwrap().node_affinity.unwrap();
@@ -102,5 +120,17 @@ mod tests {
         assert_eq!(preferred.iter().map(keys).collect::<Vec<_>>(), [PRODUCT, "rack"]);
         assert_eq!(nodes.tolerations.len(), 2);
         assert_eq!(nodes.tolerations[1].effect.as_deref(), Some("NoSchedule"));
+    }
+
+    #[test]
+    fn a_job_may_pull_and_run_as_those_who_need_the_weights() {
+        let users = [
+            user("serving: {imagePullSecrets: [{name: a}], podLabels: {app: mine}}"),
+            user("placement: {priorityClassName: high}, serving: {imagePullSecrets: [{name: b}, {name: a}]}"),
+            user("placement: {priorityClassName: low}"),
+        ];
+        let wishes = Wishes::of(&users);
+        assert_eq!(wishes.priority_class_name.as_deref(), Some("high"));
+        assert_eq!(wishes.image_pull_secrets, ["a", "b"]);
     }
 }
