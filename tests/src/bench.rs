@@ -19,9 +19,10 @@ use sha2::{Digest, Sha256};
 use crate::addresses::NODE;
 use crate::demo::watch;
 use crate::forward::Forward;
+use crate::install::Charts;
 use crate::lab::up::{self, Options};
 use crate::lab::{Lab, down};
-use crate::paths::Cache;
+use crate::paths::{Cache, repository};
 use crate::process::{output, wait_for};
 use crate::{install, provisioner};
 
@@ -56,6 +57,16 @@ pub struct Bench {
 impl Bench {
     /// Brings everything up; `values` are Helm values beside those that every test needs.
     pub async fn start(name: &str, program: PathBuf, values: &[&str]) -> Result<Self> {
+        let bench = Self::empty(name, program).await?;
+        for archive in install::archives()? {
+            bench.lab.load_image(&archive.file)?;
+        }
+        bench.install(values)?;
+        Ok(bench)
+    }
+
+    /// Brings up the lab and the web server only.
+    pub async fn empty(name: &str, program: PathBuf) -> Result<Self> {
         let cache = Cache::from_env()?;
         down::down(&cache.lab(name)?).await?;
         let lab = up::up(&Options { name: name.to_owned(), card: None, program }).await?;
@@ -65,24 +76,19 @@ impl Bench {
         let folder = files.display().to_string();
         let arguments = ["httpd", "-f", "-p", &listen, "-h", &folder].map(str::to_owned);
         lab.launch("files", Path::new("/bin/busybox"), arguments.to_vec())?;
-        for archive in install::archives()? {
-            lab.load_image(&archive.file)?;
-        }
-        let bench = Self { lab, files };
-        bench.install(values)?;
-        Ok(bench)
+        Ok(Self { lab, files })
     }
 
     /// Installs or upgrades the charts.
     pub fn install(&self, values: &[&str]) -> Result<()> {
+        self.install_from(&Charts::of(&repository()), values)
+    }
+
+    /// Installs or upgrades charts that lie elsewhere.
+    pub fn install_from(&self, charts: &Charts, values: &[&str]) -> Result<()> {
         let fixed = [format!("imageRegistry={}", install::REGISTRY), "simulatedDevices=true".to_owned()];
         let values: Vec<String> = fixed.into_iter().chain(values.iter().map(|v| (*v).to_owned())).collect();
-        let helm = || {
-            let mut command = std::process::Command::new(self.lab.tools().path("helm"));
-            command.env("KUBECONFIG", self.lab.kubeconfig());
-            command
-        };
-        install::charts(helm, &values)
+        install::charts_from(charts, || self.lab.helm(), &[], &values)
     }
 
     /// Puts a file on the web server.
@@ -110,6 +116,20 @@ impl Bench {
         Ok(Case { bench: self, namespace: name.to_owned(), client })
     }
 
+    /// What a person would look at first when a test failed.
+    pub fn evidence(&self) -> String {
+        let commands: [&[&str]; 4] = [
+            &["get", "llm,llmmodels.llmfleet.dev,pods,jobs,pvc", "-A", "-o", "wide"],
+            &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
+            &["logs", "-n", install::NAMESPACE, "-l", "app.kubernetes.io/name=llm-fleet", "--tail=60"],
+            &["get", "llm", "-A", "-o", "yaml"],
+        ];
+        let run = |arguments: &&[&str]| {
+            self.lab.run_kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"))
+        };
+        commands.iter().map(run).collect::<Vec<_>>().join("\n\n")
+    }
+
     /// Takes the lab down.
     pub async fn stop(self) -> Result<()> {
         down::down(self.lab.paths()).await
@@ -122,7 +142,8 @@ pub struct Case<'a> {
     bench: &'a Bench,
     /// The namespace.
     pub namespace: String,
-    client: kube::Client,
+    /// A client with all rights.
+    pub client: kube::Client,
 }
 
 /// How many requests were made.

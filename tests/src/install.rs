@@ -2,7 +2,7 @@
 //!
 //! In: `target/images` and `charts/`. Shared by the demo and the behaviour tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -41,6 +41,18 @@ pub fn archives() -> Result<Vec<Archive>> {
     ["operator", "runtime"].into_iter().map(archive).collect()
 }
 
+/// Both charts, as folders or as packages, in the order of their installation.
+#[derive(Clone, Debug)]
+pub struct Charts(pub [PathBuf; 2]);
+
+impl Charts {
+    /// The charts of a working copy.
+    #[must_use]
+    pub fn of(repository: &Path) -> Self {
+        Self(CHARTS.map(|chart| repository.join("charts").join(chart)))
+    }
+}
+
 /// Installs or upgrades both charts and waits until the operator is available.
 ///
 /// `command` gives a Helm command for the cluster; `values` are `--set` arguments for the operator's chart.
@@ -50,9 +62,19 @@ pub fn charts(command: impl Fn() -> Command, values: &[String]) -> Result<()> {
 
 /// The same, with `--set` arguments for the chart of the kinds too.
 pub fn charts_with(command: impl Fn() -> Command, of_kinds: &[String], values: &[String]) -> Result<()> {
-    for (chart, values) in CHARTS.into_iter().zip([of_kinds, values]) {
+    charts_from(&Charts::of(&repository()), command, of_kinds, values)
+}
+
+/// The same, from charts that lie elsewhere.
+pub fn charts_from(
+    charts: &Charts,
+    command: impl Fn() -> Command,
+    of_kinds: &[String],
+    values: &[String],
+) -> Result<()> {
+    for ((name, chart), values) in CHARTS.into_iter().zip(&charts.0).zip([of_kinds, values]) {
         let mut helm = command();
-        helm.args(["upgrade", "--install", chart]).arg(repository().join("charts").join(chart));
+        helm.args(["upgrade", "--install", name]).arg(chart);
         helm.args(["--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", PATIENCE]);
         helm.args(values.iter().flat_map(|value| ["--set", value]));
         output(&mut helm)?;

@@ -106,6 +106,13 @@ impl Lab {
         output(self.kubectl().args(arguments))
     }
 
+    /// A `helm` command for this lab, to be given arguments.
+    pub fn helm(&self) -> Command {
+        let mut command = Command::new(self.tools.path("helm"));
+        command.env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
     /// Prometheus, as this machine reaches it.
     pub fn prometheus_url(&self) -> String {
         format!("http://{}", self.settings.prometheus())
@@ -125,6 +132,11 @@ impl Lab {
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         ensure!(archive.is_file(), "there is no file {}", archive.display());
         containerd::import(&self.paths, archive)
+    }
+
+    /// Gives an image another name; both stay.
+    pub fn tag_image(&self, name: &str, other: &str) -> Result<()> {
+        containerd::tag(&self.paths, name, other)
     }
 
     /// Starts a process of the lab's own, such as a file server for its pods, which reach it at

@@ -25,7 +25,7 @@ async fn from_a_manifest_to_tokens_and_what_bad_input_gets() {
     let bench = Bench::start("fleet", program, &["runtime.image.tag=nonsense"]).await.unwrap();
     let result = all(&bench).await;
     if result.is_err() {
-        println!("{}", inputs::evidence(&bench));
+        println!("{}", bench.evidence());
     }
     let versions = e2e::versions(&bench.lab).await;
     bench.stop().await.unwrap();

@@ -47,6 +47,11 @@ pub fn import(paths: &LabPaths, archive: &Path) -> Result<()> {
     output(&mut command).map(drop)
 }
 
+/// Gives an image another name.
+pub fn tag(paths: &LabPaths, name: &str, other: &str) -> Result<()> {
+    output(ctr(paths).args(["images", "tag", "--force", name, other])).map(drop)
+}
+
 /// A `ctr` command in the kubelet's namespace of containerd.
 pub fn ctr(paths: &LabPaths) -> Command {
     let mut command = Command::new("ctr");

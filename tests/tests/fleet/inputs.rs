@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use e2e::bench::Bench;
 pub(crate) use e2e::bench::File;
 use e2e::paths::Cache;
 use serde_json::{Value, json};
@@ -61,17 +60,4 @@ pub(crate) fn hostile() -> [Hostile; 3] {
         ("alignment", alignment, &["alignment"]),
         ("counts", header(u64::MAX, u64::MAX), &["limit"]),
     ]
-}
-
-/// What a person would look at first when the test failed.
-pub(crate) fn evidence(bench: &Bench) -> String {
-    let commands: [&[&str]; 4] = [
-        &["get", "llm,llmmodels.llmfleet.dev,pods,jobs,pvc", "-A", "-o", "wide"],
-        &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
-        &["logs", "-n", e2e::install::NAMESPACE, "-l", "app.kubernetes.io/name=llm-fleet", "--tail=60"],
-        &["get", "llm", "-A", "-o", "yaml"],
-    ];
-    let run =
-        |arguments: &&[&str]| bench.lab.run_kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"));
-    commands.iter().map(run).collect::<Vec<_>>().join("\n\n")
 }
