@@ -21,6 +21,9 @@ pub const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 /// Text completions.
 pub const COMPLETIONS: &str = "/v1/completions";
 
+/// Header that names whose a request is, set by whoever stands before the runtime and knows. Without it, requests of
+/// one API key are of one tenant.
+pub const TENANT_HEADER: &str = "x-llmfleet-tenant";
 /// 200 while the process lives.
 pub const HEALTHZ: &str = "/healthz";
 /// 200 once the model is loaded and the self-test has passed, and until draining begins; else 503.

@@ -71,6 +71,12 @@ metrics! {
     RequestsRunning: Kind::Gauge, "vllm:num_requests_running", SERVED, "Requests in the running batch.";
     RequestsWaiting: Kind::Gauge, "vllm:num_requests_waiting", SERVED, "Requests that wait to be processed.";
     KvCacheUsage: Kind::Gauge, "vllm:kv_cache_usage_perc", SERVED, "Fraction of KV cache blocks in use, 0 to 1.";
+    PrefixCacheQueries: Kind::Counter, "vllm:prefix_cache_queries_total", SERVED,
+        "Tokens of prompts that were looked for in the prefix cache, in whole blocks.";
+    PrefixCacheHits: Kind::Counter, "vllm:prefix_cache_hits_total", SERVED,
+        "Tokens of prompts that the prefix cache had.";
+    Preemptions: Kind::Counter, "vllm:num_preemptions_total", SERVED,
+        "Times that a running request gave its blocks to another.";
     PromptTokens: Kind::Counter, "vllm:prompt_tokens_total", SERVED, "Prompt tokens processed.";
     GenerationTokens: Kind::Counter, "vllm:generation_tokens_total", SERVED, "Tokens generated.";
     RequestSuccess: Kind::Counter, "vllm:request_success_total", &["model_name", "engine", "finished_reason"],

@@ -8,9 +8,11 @@
 //! Dropping a stream cancels its request within one step.
 
 pub mod block_pool;
+pub mod prefix;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
+pub mod tenants;
 pub mod worker;
 
 use std::collections::BTreeSet;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use sampler::Sampling;
+use scheduler::Counts;
+use sequence::Class;
 
 /// A request to the engine.
 #[derive(Clone, Debug)]
@@ -31,11 +35,18 @@ pub struct Job {
     pub ends: Arc<BTreeSet<u32>>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Whose it is and how urgent.
+    pub class: Class,
 }
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// It waits no longer. It is the first event, and comes once.
+    Admitted {
+        /// Tokens of the prompt that the cache had already.
+        cached: u32,
+    },
     /// The next token.
     Token(u32),
     /// There are no more.
@@ -88,6 +99,8 @@ pub struct Load {
     pub blocks_touched: u32,
     /// All blocks of the cache.
     pub blocks: u32,
+    /// What has happened so far.
+    pub counts: Counts,
 }
 
 /// What the engine serves at most.
@@ -136,9 +149,10 @@ impl EngineHandle {
     /// How busy the engine is.
     #[must_use]
     pub fn load(&self) -> Load {
-        // The worker sees arrivals between two steps; places are taken at once.
-        let waiting = (self.limits.queue as usize).saturating_sub(self.room.available_permits());
-        Load { waiting, ..*self.load.borrow() }
+        // The worker sees arrivals between two steps; places are taken at once. Those who wait again have none.
+        let places = (self.limits.queue as usize).saturating_sub(self.room.available_permits());
+        let load = *self.load.borrow();
+        Load { waiting: places + load.waiting, ..load }
     }
 
     /// Takes a place among those who wait, before any work is done for the request, or says that there is none.
@@ -155,7 +169,7 @@ impl EngineHandle {
             return Err(Refused::TooLong { asked, context: self.limits.context });
         }
         // Room for every event that can ever come, so that the worker never waits for a slow client.
-        let (events, stream) = mpsc::channel(job.max_tokens as usize + 1);
+        let (events, stream) = mpsc::channel(job.max_tokens as usize + 2);
         let arrival = Arrival { job, events, waits };
         self.arrivals.send(arrival).map_err(|_| Refused::Ended)?;
         Ok(stream)

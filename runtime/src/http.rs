@@ -9,6 +9,7 @@
 
 pub mod admin;
 mod body;
+mod client;
 mod error;
 mod generation;
 mod openai;

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::device::{Device, DeviceError, Fit, fit};
 use crate::engine::EngineLimits;
 use crate::engine::scheduler::{Scheduler, StepLimits};
-use crate::engine::sequence::{Sequence, SequenceId};
+use crate::engine::sequence::{Class, Sequence, SequenceId};
 use crate::engine::worker::Worker;
 use crate::exit::{chain, report};
 use crate::fetch::read_manifest;
@@ -191,7 +191,7 @@ fn warm_up(model: &mut dyn Model, cache: &mut Cache, context: u32) -> Result<(),
     let tokens = STEP_TOKENS.min(context).min(n_blocks.saturating_mul(BLOCK_TOKENS));
     let limits = StepLimits { sequences: 1, tokens, groups: cache.spec().groups.len() };
     let mut scheduler = Scheduler::new(limits, n_blocks);
-    scheduler.add(Sequence::new(SequenceId(0), vec![0; tokens as usize], 1));
+    scheduler.add(Sequence::new(SequenceId(0), &Class::default(), vec![0; tokens as usize], 1));
     scheduler.admit();
     let step = scheduler.plan().expect("a sequence that fits into the cache was just admitted");
     model.forward(&step.input, cache).map(|_| ()).map_err(|error| {

@@ -13,13 +13,17 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::engine::scheduler::Counts;
 use crate::engine::{FinishReason, Load};
 
 /// What this program exposes.
-const EXPOSED: [Metric; 12] = [
+const EXPOSED: [Metric; 15] = [
     Metric::RequestsRunning,
     Metric::RequestsWaiting,
     Metric::KvCacheUsage,
+    Metric::PrefixCacheQueries,
+    Metric::PrefixCacheHits,
+    Metric::Preemptions,
     Metric::PromptTokens,
     Metric::GenerationTokens,
     Metric::RequestSuccess,
@@ -116,6 +120,10 @@ impl Metrics {
         self.set(Metric::RequestsWaiting, &[&self.model, ENGINE], load.waiting as f64);
         let used = f64::from(load.blocks_used) / f64::from(load.blocks.max(1));
         self.set(Metric::KvCacheUsage, &[&self.model, ENGINE], used);
+        let Counts { looked_for, found, preemptions } = load.counts;
+        self.count_to(Metric::PrefixCacheQueries, looked_for);
+        self.count_to(Metric::PrefixCacheHits, found);
+        self.count_to(Metric::Preemptions, preemptions);
     }
 
     /// What was planned, and what is.
@@ -143,6 +151,12 @@ impl Metrics {
 
     fn count(&self, metric: Metric, n: u64) {
         self.counters[&metric].with_label_values(&[&self.model, ENGINE]).inc_by(n);
+    }
+
+    /// For what is counted elsewhere.
+    fn count_to(&self, metric: Metric, n: u64) {
+        let counter = self.counters[&metric].with_label_values(&[&self.model, ENGINE]);
+        counter.inc_by(n.saturating_sub(counter.get()));
     }
 
     fn set(&self, metric: Metric, labels: &[&str], value: f64) {
@@ -227,7 +241,8 @@ mod tests {
         guard.finished(FinishReason::Stop);
         drop(guard);
         drop(RequestGuard::new(metrics.clone(), Instant::now(), 7));
-        metrics.load(Load { running: 1, waiting: 2, blocks_used: 1, blocks: 4, ..Load::default() });
+        let counts = Counts { looked_for: 96, found: 64, preemptions: 1 };
+        metrics.load(Load { running: 1, waiting: 2, blocks_used: 1, blocks: 4, counts, ..Load::default() });
         metrics.phases(&[(Phase::Loading, 1.5)]);
         let text = metrics.text();
         for line in [
@@ -239,6 +254,9 @@ mod tests {
             "vllm:inter_token_latency_seconds_count{engine=\"0\",model_name=\"m\"} 1",
             "vllm:e2e_request_latency_seconds_count{engine=\"0\",model_name=\"m\"} 2",
             "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25",
+            "vllm:prefix_cache_queries_total{engine=\"0\",model_name=\"m\"} 96",
+            "vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"m\"} 64",
+            "vllm:num_preemptions_total{engine=\"0\",model_name=\"m\"} 1",
             "llmfleet_load_seconds{phase=\"Loading\"} 1.5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");

@@ -18,6 +18,8 @@ pub const MAX_BODY: usize = 4 << 20;
 /// Most stop strings of a request, and the longest of them in bytes.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
+/// Longest salt, in bytes.
+const MAX_SALT_BYTES: usize = 256;
 /// OpenAI's default of `max_tokens` for plain completions.
 const COMPLETION_TOKENS: u32 = 16;
 
@@ -32,6 +34,10 @@ pub struct ValidRequest {
     pub sampling: Sampling,
     /// Strings that end the answer.
     pub stop: Vec<String>,
+    /// Requests of lower numbers are admitted first.
+    pub priority: i32,
+    /// Requests of different salts do not share cached prompts.
+    pub cache_salt: String,
     /// How the answer is delivered.
     pub delivery: Delivery,
     /// Fields that were ignored.
@@ -152,9 +158,12 @@ fn common(mut fields: Fields, prompt: Prompt, max_tokens: Option<u32>) -> Result
         seed: fields.integer("seed")?,
     };
     let stop = stop(&mut fields)?;
+    let priority = fields.rank("priority")?.unwrap_or_default();
+    let cache_salt = cache_salt(&mut fields)?;
     let delivery = delivery(&mut fields)?;
     neutral(&mut fields)?;
-    Ok(ValidRequest { prompt, max_tokens, sampling, stop, delivery, ignored: fields.finish()? })
+    let ignored = fields.finish()?;
+    Ok(ValidRequest { prompt, max_tokens, sampling, stop, priority, cache_salt, delivery, ignored })
 }
 
 fn model(fields: &mut Fields, served: &str) -> Result<(), Invalid> {
@@ -200,6 +209,15 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, Invalid> {
         |value: &Json| value.as_str().filter(|s| (1..=MAX_STOP_BYTES).contains(&s.len())).map(str::to_owned);
     let stops: Option<Vec<_>> = list.iter().map(text).collect();
     stops.filter(|s| s.len() <= MAX_STOPS).ok_or_else(wrong)
+}
+
+fn cache_salt(fields: &mut Fields) -> Result<String, Invalid> {
+    let salt = fields.text("cache_salt")?;
+    if salt.as_ref().is_some_and(|salt| !(1..=MAX_SALT_BYTES).contains(&salt.len())) {
+        let message = format!("cache_salt must be a text of 1 to {MAX_SALT_BYTES} bytes");
+        return Err(Invalid::new(InvalidKind::Value, "cache_salt", message));
+    }
+    Ok(salt.unwrap_or_default())
 }
 
 fn delivery(fields: &mut Fields) -> Result<Delivery, Invalid> {

@@ -14,6 +14,9 @@ use contract::header::gguf;
 use contract::{KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
 use runtime::engine::sampler::{Draw, Sampling, Scratch, sample};
+use runtime::engine::sequence::Class;
+use runtime::engine::worker::Worker;
+use runtime::engine::{EngineHandle, EngineLimits, Event, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Model, Part, StepInput, with_floats};
 use runtime::weights::Tensors;
 
@@ -40,7 +43,7 @@ fn model_file() -> PathBuf {
     file
 }
 
-fn load() -> (Box<dyn Model>, Cache) {
+fn load(n_blocks: usize) -> (Box<dyn Model>, Cache) {
     let path = model_file();
     let bytes = fs::read(&path).unwrap();
     let header = gguf::parse(&bytes, bytes.len() as u64).unwrap();
@@ -52,7 +55,7 @@ fn load() -> (Box<dyn Model>, Cache) {
         tensors: &tensors,
         device: DeviceClass::Cpu,
         step_tokens: 64,
-        logit_rows: 2,
+        logit_rows: 4,
     };
     let kernels = Arc::new(Kernels::new(Isa::detect(), threads::available()));
     let mut loaded_bytes = 0;
@@ -60,13 +63,13 @@ fn load() -> (Box<dyn Model>, Cache) {
     let stored: u64 = header.tensors.iter().map(|tensor| tensor.range.end - tensor.range.start).sum();
     assert_eq!(loaded_bytes, stored, "progress counts every byte of the tensors");
     assert_eq!(loaded.weights.0, stored, "packing keeps the size: all shapes are whole tiles");
-    let cache = Cache::new(loaded.model.cache_spec(), KvDType::F32, 4).unwrap();
+    let cache = Cache::new(loaded.model.cache_spec(), KvDType::F32, n_blocks).unwrap();
     (loaded.model, cache)
 }
 
 /// The tokens that greedily follow the prompt, fed in steps of at most `step_tokens`.
 fn greedy(step_tokens: usize, n: usize) -> Vec<u32> {
-    let (mut model, mut cache) = load();
+    let (mut model, mut cache) = load(4);
     let mut tokens = PROMPT.to_vec();
     let mut done = 0;
     while tokens.len() < PROMPT.len() + n {
@@ -94,4 +97,37 @@ fn it_knows_what_http_stands_for_however_it_is_computed() {
     let whole = greedy(64, 20);
     assert_eq!(whole[..ANSWER.len()], ANSWER);
     assert_eq!(greedy(7, 20), whole, "in small steps");
+}
+
+/// One of several requests that begin alike; `salt` keeps it from finding what others computed.
+fn job(n: u32, salt: &str) -> Job {
+    let prompt = PROMPT.iter().copied().chain((0..n * 11 % 40).map(|i| 300 + i * n)).collect();
+    let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: n.into() };
+    let class = Class { salt: salt.into(), ..Class::default() };
+    Job { prompt, max_tokens: 40, ends: Arc::default(), sampling, class }
+}
+
+fn submit(engine: &EngineHandle, job: Job) -> tokio::sync::mpsc::Receiver<Event> {
+    engine.submit(engine.reserve().unwrap(), job).unwrap()
+}
+
+fn tokens(mut events: tokio::sync::mpsc::Receiver<Event>) -> Vec<Event> {
+    let events = std::iter::from_fn(|| events.blocking_recv());
+    events.filter(|event| !matches!(event, Event::Admitted { .. })).collect()
+}
+
+#[test]
+fn answers_are_the_same_to_the_bit_alone_and_in_a_storm_that_shares_and_gives_way() {
+    let (model, cache) = load(7);
+    let limits = EngineLimits { context: 160, sequences: 4, step_tokens: 64, queue: 8 };
+    let (worker, engine) = Worker::new(model, cache, limits);
+    std::thread::spawn(|| worker.run());
+    let alone: Vec<_> = (0..6).map(|n| tokens(submit(&engine, job(n, &format!("alone-{n}"))))).collect();
+    assert_eq!(engine.load().counts.found, 0);
+    let storm: Vec<_> = (0..6).map(|n| submit(&engine, job(n, "storm"))).collect();
+    for (n, events) in storm.into_iter().enumerate() {
+        assert_eq!(tokens(events), alone[n], "request {n}");
+    }
+    let counts = engine.load().counts;
+    assert!(counts.found >= 64 && counts.preemptions > 0, "{counts:?}");
 }

@@ -1,55 +1,133 @@
-//! Which block of the KV cache belongs to whom. Integers only.
+//! Which blocks of the KV cache are used by whom, and what those hold that nobody uses. Integers only.
 //!
-//! In: how many are wanted. Out: block numbers, each to one owner at a time.
-//! It must not know tensors or tokens.
+//! In: how many are wanted, and names of what they hold. Out: block numbers. A block has one writer; whoever begins
+//! in the same way reads it too. A block that nobody uses keeps what it holds until it is wanted for something else,
+//! the least recently used first. It must not know tensors or tokens.
+
+use std::collections::BTreeMap;
+
+use super::prefix::Prefix;
 
 /// All blocks of a cache.
 #[derive(Debug)]
 pub struct BlockPool {
-    /// Free blocks; the last is given out next, so that the most recently used memory is used again.
-    free: Vec<u32>,
-    total: u32,
-    most_used: u32,
+    blocks: Vec<Block>,
+    /// Blocks that hold nothing of use; the last is given out next, so that the most recently used memory is used
+    /// again.
+    empty: Vec<u32>,
+    /// Blocks that nobody uses and that hold something, by when they were last used.
+    idle: BTreeMap<u64, u32>,
+    /// Where what is known is held.
+    known: BTreeMap<Prefix, u32>,
+    /// Counts releases, so that no two blocks were last used at the same time.
+    time: u64,
+    touched: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Block {
+    users: u32,
+    holds: Option<Prefix>,
+    last_used: u64,
 }
 
 impl BlockPool {
-    /// A pool of `total` free blocks.
+    /// A pool of `total` blocks that hold nothing.
     #[must_use]
     pub fn new(total: u32) -> Self {
-        Self { free: (0..total).rev().collect(), total, most_used: 0 }
+        Self {
+            blocks: vec![Block::default(); total as usize],
+            empty: (0..total).rev().collect(),
+            idle: BTreeMap::new(),
+            known: BTreeMap::new(),
+            time: 0,
+            touched: 0,
+        }
     }
 
-    /// Takes `n` blocks, or none if there are fewer.
+    /// The blocks that hold the longest known beginning of `prefix`, which have one more user each from now on.
+    pub fn share(&mut self, prefix: &[Prefix]) -> Vec<u32> {
+        let blocks: Vec<u32> = prefix.iter().map_while(|name| self.known.get(name).copied()).collect();
+        for number in &blocks {
+            let block = &mut self.blocks[*number as usize];
+            if block.users == 0 {
+                self.idle.remove(&block.last_used);
+            }
+            block.users += 1;
+        }
+        blocks
+    }
+
+    /// Takes `n` blocks to write to, or none if there are fewer.
     pub fn take(&mut self, n: u32) -> Option<Vec<u32>> {
-        let keep = self.free.len().checked_sub(n as usize)?;
-        let mut blocks = self.free.split_off(keep);
-        blocks.reverse();
-        self.most_used = self.most_used.max(self.used());
-        Some(blocks)
+        (n <= self.available()).then(|| (0..n).map_while(|_| self.take_one()).collect())
     }
 
-    /// Gives blocks back.
-    pub fn give(&mut self, blocks: Vec<u32>) {
-        self.free.extend(blocks.into_iter().rev());
-        debug_assert!(self.free.len() <= self.total as usize, "a block was given back twice");
+    fn take_one(&mut self) -> Option<u32> {
+        let number = self.empty.pop().or_else(|| {
+            let (_, number) = self.idle.pop_first()?;
+            if let Some(name) = self.blocks[number as usize].holds.take() {
+                self.known.remove(&name);
+            }
+            Some(number)
+        })?;
+        self.blocks[number as usize].users = 1;
+        self.touched = self.touched.max(number + 1);
+        Some(number)
     }
 
-    /// All blocks, free or not.
+    /// A block is full, and this is what it holds from now on. Of two that hold the same, the first is shared.
+    pub fn learn(&mut self, number: u32, name: Prefix) {
+        if self.known.contains_key(&name) {
+            return;
+        }
+        let block = &mut self.blocks[number as usize];
+        debug_assert!(block.users > 0 && block.holds.is_none(), "only its writer knows when a block is full");
+        block.holds = Some(name);
+        self.known.insert(name, number);
+    }
+
+    /// A user of these blocks of one sequence, in their order, needs them no more. The last of them will be the first
+    /// to be used for something else, since it is worth nothing without those before it.
+    pub fn give(&mut self, blocks: &[u32]) {
+        for number in blocks.iter().rev() {
+            let block = &mut self.blocks[*number as usize];
+            debug_assert!(block.users > 0, "a block was given back twice");
+            block.users -= 1;
+            match block.holds {
+                _ if block.users > 0 => {}
+                None => self.empty.push(*number),
+                Some(_) => {
+                    self.time += 1;
+                    block.last_used = self.time;
+                    self.idle.insert(self.time, *number);
+                }
+            }
+        }
+    }
+
+    /// All blocks.
     #[must_use]
-    pub const fn total(&self) -> u32 {
-        self.total
+    pub fn total(&self) -> u32 {
+        u32::try_from(self.blocks.len()).expect("a pool is made of a number of blocks that is a u32")
     }
 
-    /// Blocks that belong to somebody.
+    /// Blocks that nobody uses, whatever they hold.
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        u32::try_from(self.empty.len() + self.idle.len()).expect("there are at most as many as in all")
+    }
+
+    /// Blocks that somebody uses.
     #[must_use]
     pub fn used(&self) -> u32 {
-        self.total - u32::try_from(self.free.len()).unwrap_or(self.total)
+        self.total() - self.available()
     }
 
-    /// Most blocks that were ever in use: only those have touched their memory.
+    /// Blocks that were ever written to: only those have touched their memory.
     #[must_use]
-    pub const fn most_used(&self) -> u32 {
-        self.most_used
+    pub const fn touched(&self) -> u32 {
+        self.touched
     }
 }
 
@@ -57,14 +135,56 @@ impl BlockPool {
 mod tests {
     use super::*;
 
+    fn names<const N: usize>(salt: &str) -> [Prefix; N] {
+        let mut name = Prefix::empty(salt.as_bytes());
+        std::array::from_fn(|_| {
+            name = name.then(&[0]);
+            name
+        })
+    }
+
     #[test]
     fn blocks_come_in_order_and_back_again() {
         let mut pool = BlockPool::new(4);
         let first = pool.take(3).unwrap();
         assert_eq!((first.as_slice(), pool.used()), (&[0, 1, 2][..], 3));
         assert_eq!(pool.take(2), None);
-        pool.give(first);
-        assert_eq!(pool.most_used(), 3);
+        pool.give(&first);
+        assert_eq!((pool.touched(), pool.used()), (3, 0));
         assert_eq!(pool.take(4).unwrap(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_blocks_hold_is_shared_and_kept_until_they_are_needed() {
+        let mut pool = BlockPool::new(4);
+        let prefix: [Prefix; 3] = names("a");
+        let blocks = pool.take(3).unwrap();
+        for (number, name) in blocks.iter().zip(prefix) {
+            pool.learn(*number, name);
+        }
+        assert_eq!(pool.share(&prefix[..2]), blocks[..2], "somebody else begins in the same way");
+        assert!(pool.share(&names::<1>("b")).is_empty(), "others do not");
+        pool.give(&blocks);
+        assert_eq!((pool.used(), pool.available()), (2, 2));
+        pool.give(&blocks[..2]);
+        assert_eq!((pool.used(), pool.available()), (0, 4));
+
+        let other = pool.take(2).unwrap();
+        assert_eq!(other, [3, blocks[2]], "first what is empty, then the end of what was used longest ago");
+        assert_eq!(pool.share(&prefix), blocks[..2], "the beginning is still known");
+        assert_eq!(pool.take(1), None);
+    }
+
+    #[test]
+    fn of_two_that_hold_the_same_one_is_known() {
+        let mut pool = BlockPool::new(2);
+        let [name] = names("a");
+        let (first, second) = (pool.take(1).unwrap(), pool.take(1).unwrap());
+        pool.learn(first[0], name);
+        pool.learn(second[0], name);
+        pool.give(&second);
+        pool.give(&first);
+        assert_eq!(pool.take(2).unwrap(), [second[0], first[0]], "the second was empty at once");
+        assert!(pool.share(&[name]).is_empty());
     }
 }

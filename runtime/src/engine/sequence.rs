@@ -1,17 +1,32 @@
-//! One request as the scheduler sees it: Waiting → Prefill → Decode → gone. Integers only.
+//! One request as the scheduler sees it: Waiting → Prefill → Decode → gone, and back to Waiting when its blocks are
+//! needed by another. Integers only.
 
 use contract::memory::BLOCK_TOKENS;
 
-/// Names a sequence for as long as the engine lives.
+use super::prefix::{Prefix, Prefixes};
+use super::tenants::Tenant;
+
+/// Names a sequence for as long as the engine lives; later ones are larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub u64);
+
+/// Whose a sequence is and how urgent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Class {
+    /// Who shares the engine's time with others.
+    pub tenant: Tenant,
+    /// Lower ones come first, as in vLLM.
+    pub priority: i32,
+    /// Sequences of different salts do not share cache blocks.
+    pub salt: Vec<u8>,
+}
 
 /// What a sequence is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Blocks.
     Waiting,
-    /// The rest of its prompt.
+    /// The rest of the tokens that it has.
     Prefill,
     /// Its next token.
     Decode,
@@ -22,21 +37,53 @@ pub enum Stage {
 pub struct Sequence {
     /// Its name.
     pub id: SequenceId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    priority: i32,
     tokens: Vec<u32>,
     n_prompt: u32,
     max_tokens: u32,
+    prefixes: Prefixes,
     /// Tokens whose keys and values are in the cache.
     n_cached: u32,
     blocks: Vec<u32>,
+    /// Blocks that the pool knows the content of.
+    n_known: u32,
 }
 
 impl Sequence {
     /// A sequence that has generated nothing yet. The prompt is not empty and fits in the context with
     /// `max_tokens`, which the caller has checked.
     #[must_use]
-    pub fn new(id: SequenceId, prompt: Vec<u32>, max_tokens: u32) -> Self {
+    pub fn new(id: SequenceId, class: &Class, prompt: Vec<u32>, max_tokens: u32) -> Self {
         let n_prompt = u32::try_from(prompt.len()).expect("a prompt fits in a context, which is a u32");
-        Self { id, tokens: prompt, n_prompt, max_tokens, n_cached: 0, blocks: Vec::new() }
+        let prefixes = Prefixes::new(&class.salt, &prompt);
+        let Class { tenant, priority, salt: _ } = *class;
+        let (n_cached, blocks, n_known) = (0, Vec::new(), 0);
+        Self {
+            id,
+            tenant,
+            priority,
+            tokens: prompt,
+            n_prompt,
+            max_tokens,
+            prefixes,
+            n_cached,
+            blocks,
+            n_known,
+        }
+    }
+
+    /// Whom it goes before: those that are larger. It does not change.
+    #[must_use]
+    pub const fn rank(&self) -> (i32, SequenceId) {
+        (self.priority, self.id)
+    }
+
+    /// Its priority alone.
+    #[must_use]
+    pub const fn priority(&self) -> i32 {
+        self.priority
     }
 
     /// Where it stands.
@@ -49,19 +96,43 @@ impl Sequence {
         }
     }
 
-    /// Blocks that it needs to be sure that it can be finished: the last token is never read back.
+    /// Blocks that it may need at most: the last token is never read back.
     #[must_use]
-    pub fn n_blocks(&self) -> u32 {
+    pub fn most_blocks(&self) -> u32 {
         (self.n_prompt + self.max_tokens - 1).div_ceil(BLOCK_TOKENS)
     }
 
-    /// Gets its blocks.
-    pub fn admit(&mut self, blocks: Vec<u32>) {
-        self.blocks = blocks;
+    /// Blocks that it lacks to have all its tokens in the cache.
+    #[must_use]
+    pub fn lacks(&self) -> u32 {
+        let has = u32::try_from(self.blocks.len()).expect("there are fewer blocks than tokens");
+        self.n_tokens().div_ceil(BLOCK_TOKENS) - has
     }
 
-    /// Gives its blocks back.
+    /// Names of the blocks that it could read instead of computing them. One token at least is computed, for the
+    /// logits that come with it.
+    #[must_use]
+    pub fn readable(&self) -> &[Prefix] {
+        let full = self.prefixes.full();
+        &full[..full.len().min(((self.n_tokens() - 1) / BLOCK_TOKENS) as usize)]
+    }
+
+    /// Starts with blocks of others that hold its beginning; gives how many tokens need not be computed.
+    pub fn begin(&mut self, shared: Vec<u32>) -> u32 {
+        self.n_known = u32::try_from(shared.len()).expect("there are fewer blocks than tokens");
+        self.n_cached = self.n_known * BLOCK_TOKENS;
+        self.blocks = shared;
+        self.n_cached
+    }
+
+    /// Gets more blocks.
+    pub fn grow(&mut self, blocks: Vec<u32>) {
+        self.blocks.extend(blocks);
+    }
+
+    /// Gives its blocks back. What was in the cache has to be computed or found again.
     pub fn release(&mut self) -> Vec<u32> {
+        (self.n_cached, self.n_known) = (0, 0);
         std::mem::take(&mut self.blocks)
     }
 
@@ -83,14 +154,19 @@ impl Sequence {
         &self.blocks[..n.div_ceil(BLOCK_TOKENS) as usize]
     }
 
-    /// `n` more tokens are in the cache.
-    pub fn cached(&mut self, n: u32) {
+    /// `n` more tokens are in the cache; gives the blocks that became full by that, and what they hold.
+    pub fn cached(&mut self, n: u32) -> impl Iterator<Item = (u32, Prefix)> {
         self.n_cached += n;
+        let full = self.n_known as usize..(self.n_cached / BLOCK_TOKENS) as usize;
+        self.n_known = self.n_cached / BLOCK_TOKENS;
+        let blocks = self.blocks[full.clone()].iter().copied();
+        blocks.zip(self.prefixes.full()[full].iter().copied())
     }
 
     /// A token was generated; says whether there may be another.
     pub fn push(&mut self, token: u32) -> bool {
         self.tokens.push(token);
+        self.prefixes.extend(&self.tokens);
         self.n_tokens() - self.n_prompt < self.max_tokens
     }
 

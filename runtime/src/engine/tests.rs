@@ -14,7 +14,7 @@ fn start(rule: Rule, n_blocks: u32, sequences: u32, queue: u32) -> EngineHandle 
 fn job(prompt: &[u32], max_tokens: u32) -> Job {
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
     let ends = Arc::new(BTreeSet::from([token("<end>")]));
-    Job { prompt: prompt.to_vec(), max_tokens, ends, sampling }
+    Job { prompt: prompt.to_vec(), max_tokens, ends, sampling, class: Class::default() }
 }
 
 async fn collect(mut stream: mpsc::Receiver<Event>) -> Vec<Event> {
@@ -22,6 +22,9 @@ async fn collect(mut stream: mpsc::Receiver<Event>) -> Vec<Event> {
     while let Some(event) = stream.recv().await {
         events.push(event);
     }
+    // Whoever is answered was admitted, once and first.
+    assert!(matches!(events.remove(0), Event::Admitted { .. }));
+    assert!(!events.iter().any(|event| matches!(event, Event::Admitted { .. })));
     events
 }
 
@@ -61,10 +64,29 @@ async fn alone_or_in_a_storm_the_answer_is_the_same() {
     assert!(idle(&engine).await.blocks_touched > 5);
 }
 
+/// Too little cache for all, prompts that begin alike: some find what others computed, some have to give way.
+#[tokio::test]
+async fn neither_shared_blocks_nor_giving_way_change_an_answer() {
+    let prompt = |n: u32| (0..70).chain((0..n % 3 * 20).map(|i| i + n)).collect::<Vec<_>>();
+    let mut alone = Vec::new();
+    for n in 0..12 {
+        let engine = start(Rule::Hash, 8, 1, 1);
+        alone.push(collect(submit(&engine, job(&prompt(n), 100)).unwrap()).await);
+    }
+    let engine = start(Rule::Hash, 14, 4, 12);
+    let streams: Vec<_> = (0..12).map(|n| submit(&engine, job(&prompt(n), 100)).unwrap()).collect();
+    for (n, stream) in streams.into_iter().enumerate() {
+        assert_eq!(collect(stream).await, alone[n], "request {n}");
+    }
+    let Counts { found, preemptions, .. } = idle(&engine).await.counts;
+    assert!(found > 64 && preemptions > 0, "{found} found, {preemptions} gave way");
+}
+
 #[tokio::test]
 async fn whoever_goes_away_frees_their_place() {
     let engine = start(Rule::Hash, 8, 1, 2);
     let mut running = submit(&engine, job(&[1], 200)).unwrap();
+    assert_eq!(running.recv().await, Some(Event::Admitted { cached: 0 }));
     assert!(matches!(running.recv().await, Some(Event::Token(_))));
     let waiting = submit(&engine, job(&[2], 2)).unwrap();
     drop(running);

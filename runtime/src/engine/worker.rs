@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::sampler::{Draw, Sampling, Scratch, sample};
-use super::scheduler::{Scheduler, Step, StepLimits};
+use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
 use super::sequence::{Sequence, SequenceId};
 use super::{Arrival, EngineHandle, EngineLimits, Event, FinishReason, Job, Load};
 use crate::exit::chain;
@@ -57,10 +57,8 @@ impl Worker {
     pub fn run(mut self) {
         while self.receive() {
             self.forget_the_gone();
-            for id in self.scheduler.admit() {
-                if let Some(request) = self.requests.get_mut(&id) {
-                    request.waits = None;
-                }
+            for admitted in self.scheduler.admit() {
+                self.admitted(admitted);
             }
             self.tell_load();
             if let Some(step) = self.scheduler.plan() {
@@ -88,14 +86,22 @@ impl Worker {
 
     fn arrive(&mut self, arrival: Arrival) {
         let Arrival { job, events, waits } = arrival;
-        let Job { prompt, max_tokens, ends, sampling } = job;
+        let Job { prompt, max_tokens, ends, sampling, class } = job;
         let id = SequenceId(self.next);
         self.next += 1;
-        if self.scheduler.add(Sequence::new(id, prompt, max_tokens)) {
+        if self.scheduler.add(Sequence::new(id, &class, prompt, max_tokens)) {
             self.requests.insert(id, Request { ends, sampling, events, waits: Some(waits) });
         } else {
             let message = "the request needs more of the cache than there is".to_owned();
             emit(&events, Event::Failed(message));
+        }
+    }
+
+    /// A request that had to give way is admitted again, and nobody is told.
+    fn admitted(&mut self, Admitted { id, cached }: Admitted) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        if request.waits.take().is_some() {
+            emit(&request.events, Event::Admitted { cached });
         }
     }
 
@@ -166,7 +172,10 @@ impl Worker {
     }
 
     fn tell_load(&self) {
-        let now = self.scheduler.load();
+        let mut now = self.scheduler.load();
+        // Whoever waits for the first time still has a place, which the handle counts.
+        let places = self.requests.values().filter(|request| request.waits.is_some()).count();
+        now.waiting = now.waiting.saturating_sub(places);
         self.load.send_if_modified(|load| std::mem::replace(load, now) != now);
     }
 }

@@ -120,6 +120,9 @@ const fn reason_name(reason: FinishReason) -> &'static str {
     }
 }
 
-fn usage_json(Usage { prompt, completion }: Usage) -> Value {
-    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
+fn usage_json(Usage { prompt, cached, completion }: Usage) -> Value {
+    json!({
+        "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+        "prompt_tokens_details": { "cached_tokens": cached }
+    })
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::client::Client;
 use super::error::ApiError;
 use super::{App, InFlight};
 use crate::engine::sampler::Sampling;
@@ -33,6 +34,8 @@ pub(super) struct Generation {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     pub(super) prompt: usize,
+    /// Of those of the prompt, how many the cache had.
+    pub(super) cached: usize,
     pub(super) completion: usize,
 }
 
@@ -52,11 +55,16 @@ enum State {
 
 impl Generation {
     /// Encodes the prompt and hands the request to the engine.
-    pub(super) async fn start(app: &Arc<App>, place: Place, request: ValidRequest) -> Result<Self, ApiError> {
+    pub(super) async fn start(
+        app: &Arc<App>,
+        place: Place,
+        client: &Client,
+        request: ValidRequest,
+    ) -> Result<Self, ApiError> {
         let arrived = Instant::now();
         let in_flight = InFlight::new(app);
         let serving = app.serving()?;
-        let ValidRequest { prompt, max_tokens, sampling, stop, .. } = request;
+        let ValidRequest { prompt, max_tokens, sampling, stop, priority, cache_salt, .. } = request;
         let context = serving.engine.context();
         let prompt_param = prompt.param();
         if prompt.bytes() > serving.tokens.most_bytes(context) {
@@ -70,9 +78,10 @@ impl Generation {
             top_p: sampling.top_p,
             seed: sampling.seed.unwrap_or_else(random),
         };
-        let usage = Usage { prompt: prompt.len(), completion: 0 };
+        let usage = Usage { prompt: prompt.len(), ..Usage::default() };
         let ends = serving.tokens.ends();
-        let events = serving.engine.submit(place, Job { prompt, max_tokens, ends, sampling })?;
+        let class = client.class(priority, &cache_salt);
+        let events = serving.engine.submit(place, Job { prompt, max_tokens, ends, sampling, class })?;
         Ok(Self {
             tokens: serving.tokens.clone(),
             events,
@@ -101,6 +110,10 @@ impl Generation {
                 State::Ended => return None,
             }
             let piece = match self.events.recv().await {
+                Some(Event::Admitted { cached }) => {
+                    self.usage.cached = cached as usize;
+                    continue;
+                }
                 Some(Event::Token(token)) => self.token(token),
                 Some(Event::Finished(reason)) => {
                     let piece = self.text.finish(&self.tokens);

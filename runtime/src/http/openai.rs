@@ -13,6 +13,7 @@ use http_body_util::LengthLimitError;
 use serde_json::{Value, json};
 
 use super::body::{Header, Shape};
+use super::client::Client;
 use super::error::ApiError;
 use super::generation::{Generation, Part};
 use super::{App, sse};
@@ -35,17 +36,25 @@ pub(super) async fn models(State(app): State<Arc<App>>) -> Result<Json<Value>, A
 }
 
 /// `POST /v1/chat/completions`.
-pub(super) async fn chat(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn chat(
+    State(app): State<Arc<App>>,
+    client: Client,
+    body: Body,
+) -> Result<Response, ApiError> {
     let place = app.serving()?.engine.reserve()?;
     let request = request::chat(&read(body).await?, &app.served_name)?;
-    answer(&app, place, request, Shape::Chat).await
+    answer(&app, place, (client, Shape::Chat), request).await
 }
 
 /// `POST /v1/completions`.
-pub(super) async fn completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn completions(
+    State(app): State<Arc<App>>,
+    client: Client,
+    body: Body,
+) -> Result<Response, ApiError> {
     let place = app.serving()?.engine.reserve()?;
     let request = request::completion(&read(body).await?, &app.served_name)?;
-    answer(&app, place, request, Shape::Completion).await
+    answer(&app, place, (client, Shape::Completion), request).await
 }
 
 async fn read(body: Body) -> Result<axum::body::Bytes, ApiError> {
@@ -63,12 +72,12 @@ async fn read(body: Body) -> Result<axum::body::Bytes, ApiError> {
 async fn answer(
     app: &Arc<App>,
     place: Place,
+    (client, shape): (Client, Shape),
     request: ValidRequest,
-    shape: Shape,
 ) -> Result<Response, ApiError> {
     let ignored = request.ignored.join(", ");
     let delivery = request.delivery;
-    let generation = Generation::start(app, place, request).await?;
+    let generation = Generation::start(app, place, &client, request).await?;
     let header = Header::new(app, shape);
     let mut response = match delivery {
         Delivery::Whole => whole(generation, &header).await?.into_response(),

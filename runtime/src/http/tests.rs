@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use contract::geometry::ModelGeometry;
+use contract::http::TENANT_HEADER;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -82,7 +83,10 @@ async fn a_chat_is_answered_whole_and_in_pieces() {
     assert_eq!(status, StatusCode::OK, "{whole}");
     assert_eq!(whole["choices"][0]["message"]["content"], "xyz");
     assert_eq!(whole["choices"][0]["finish_reason"], "stop");
-    assert_eq!(whole["usage"], json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}));
+    let usage = json!({
+        "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "prompt_tokens_details": { "cached_tokens": 0 }
+    });
+    assert_eq!(whole["usage"], usage);
 
     let options = json!({"stream": true, "stream_options": {"include_usage": true}});
     let chunks = chunks(&state, CHAT_COMPLETIONS, &chat("uvw", &options)).await;
@@ -92,6 +96,24 @@ async fn a_chat_is_answered_whole_and_in_pieces() {
     assert_eq!(chunks[chunks.len() - 2]["choices"][0]["finish_reason"], "stop");
     assert_eq!(chunks.last().unwrap()["usage"], whole["usage"]);
     assert_eq!(chunks.last().unwrap()["choices"], json!([]));
+}
+
+#[tokio::test]
+async fn a_prompt_that_was_read_before_is_not_read_again_except_for_strangers() {
+    let state = ready(Rule::Hash);
+    let cached = async |tenant: &str, extra: Value| {
+        let body = chat(&"x".repeat(40), &extra).to_string();
+        let request = Request::post(CHAT_COMPLETIONS).header(TENANT_HEADER, tenant).body(Body::from(body));
+        let (status, _, answer) = send(app(state.clone()), request.unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        (answer["usage"]["prompt_tokens_details"]["cached_tokens"].clone(), answer["choices"].clone())
+    };
+    let few = json!({"max_tokens": 3});
+    let (first, answer) = cached("a", few.clone()).await;
+    assert_eq!((first, cached("a", few.clone()).await), (json!(0), (json!(32), answer.clone())));
+    assert_eq!(cached("b", few).await, (json!(0), answer.clone()));
+    assert_eq!(cached("a", json!({"max_tokens": 3, "cache_salt": "s"})).await, (json!(0), answer));
 }
 
 #[tokio::test]

@@ -92,6 +92,17 @@ impl Fields {
         }
     }
 
+    /// A whole number of either sign.
+    pub(super) fn rank(&mut self, name: &str) -> Result<Option<i32>, Invalid> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_i64().and_then(|n| i32::try_from(n).ok()) {
+            Some(n) => Ok(Some(n)),
+            None => {
+                Err(self.wrong(name, &value, &format!("a whole number from {} to {}", i32::MIN, i32::MAX)))
+            }
+        }
+    }
+
     /// Remembers that something was ignored.
     pub(super) fn ignore(&mut self, name: &str) {
         self.ignored.insert(name.to_owned());

@@ -28,12 +28,14 @@ fn every_field_reaches_its_place() {
     let request = chat_with(json!({
         "temperature": 0, "top_p": 0.5, "seed": -1, "max_completion_tokens": 7, "max_tokens": 7,
         "stop": ["a", "b"], "stream": true, "stream_options": {"include_usage": true}, "user": "x", "n": 1.0,
-        "presence_penalty": 0, "tools": [], "logit_bias": {}, "response_format": {"type": "text"}, "logprobs": null
+        "presence_penalty": 0, "tools": [], "logit_bias": {}, "response_format": {"type": "text"}, "logprobs": null,
+        "priority": -3, "cache_salt": "mine"
     }))
     .unwrap();
     assert_eq!(request.sampling, Sampling { temperature: 0.0, top_p: 0.5, seed: Some(u64::MAX) });
     assert_eq!((request.max_tokens, request.stop), (Some(7), vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!(request.delivery, Delivery::Stream { usage: true });
+    assert_eq!((request.priority, request.cache_salt.as_str()), (-3, "mine"));
     assert_eq!(request.ignored, ["user"]);
 }
 
@@ -60,6 +62,9 @@ fn values_out_of_bounds_are_named() {
         (json!({"max_tokens": 1u64 << 40}), "max_tokens"),
         (json!({"max_tokens": -1}), "max_tokens"),
         (json!({"seed": 0.5}), "seed"),
+        (json!({"priority": 1u64 << 31}), "priority"),
+        (json!({"cache_salt": ""}), "cache_salt"),
+        (json!({"cache_salt": "x".repeat(257)}), "cache_salt"),
         (json!({"stop": ""}), "stop"),
         (json!({"stop": [1]}), "stop"),
         (json!({"stop": vec!["x"; 17]}), "stop"),
