@@ -39,6 +39,10 @@ deny: ## Licences, bans and sources of all dependencies
 test: setup-node tools model images ## Every test, with real components; the last line counts them
 	@deploy/test.sh
 
+.PHONY: upgrade
+upgrade: setup-node tools model images ## Live models from another state (FROM=<git ref>) to this one and back
+	@deploy/upgrade.sh "$(FROM)"
+
 .PHONY: setup
 setup: ## Install the Debian packages that are missing
 	@deploy/setup.sh

@@ -156,6 +156,9 @@ async fn play(stage: &Stage<'_>, program: PathBuf) -> Result<()> {
     let mut keep_kinds = true;
     if let Cluster::Foreign(foreign) = &cluster {
         eprintln!("  · yours, as {} names it", foreign.kubeconfig().display());
+        if !foreign.brings_images() {
+            images.ensure_there(&commands)?;
+        }
         traces::claim(&commands)?;
         keep_kinds = traces::kinds_stay(&commands)?;
     }
@@ -207,7 +210,7 @@ async fn play(stage: &Stage<'_>, program: PathBuf) -> Result<()> {
         runtime_rss_bytes: metrics.bytes(Figure::RuntimeRss).await?,
         image_bytes: sizes(&images)?,
     };
-    let path = repository().join("target/reports/demo.json");
+    let path = repository().join("target/reports").join(stage.wishes.kind.report());
     report.write(&path)?;
     report.verify(QUESTIONS[0].1, streamed)?;
     story::summary(&report, &path);

@@ -129,6 +129,11 @@ impl Foreign {
         self.wishes.prometheus.clone()
     }
 
+    /// Whether the demo can bring images to its nodes.
+    pub fn brings_images(&self) -> bool {
+        self.wishes.kind != Kind::Kubeconfig || self.wishes.registry.is_some()
+    }
+
     fn load_image(&self, archive: &Path, reference: &str) -> Result<String> {
         let archive = archive.display().to_string();
         match self.wishes.kind {

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use super::cluster::Cluster;
 use super::prometheus::{self, Figure};
@@ -20,6 +21,8 @@ const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const SOURCE_IMAGE: &str = "localhost/llm-fleet/model-source:demo";
 /// How its archives are called, before the fingerprint.
 const SOURCE_ARCHIVE: &str = "model-source-";
+/// Most images that a kubelet tells of.
+const NODE_IMAGES: usize = 50;
 /// kubectl's patience.
 const PATIENCE: &str = "120s";
 
@@ -56,6 +59,32 @@ pub(super) fn images(cache: &Cache) -> Result<Images> {
     }
     let source = Archive { name: "model-source", reference: SOURCE_IMAGE.to_owned(), file };
     Ok(Images { ours, source })
+}
+
+impl Images {
+    /// Fails where nobody brings the images to the nodes and they are not there, and says which to load.
+    pub(super) fn ensure_there(&self, commands: &Commands<'_>) -> Result<()> {
+        let nodes = serde_json::from_str(&commands.kubectl(&["get", "nodes", "--output=json"])?)?;
+        let all = self.ours.iter().chain([&self.source]);
+        let missing = all.filter(|image| !is_there(&nodes, &image.reference));
+        let files: String = missing.map(|image| format!("\n  {}", image.file.display())).collect();
+        ensure!(
+            files.is_empty(),
+            "no node has these images: load them there, or name a registry in DEMO_REGISTRY{files}\n\
+             (a node tells of images up to a minute after it got them)"
+        );
+        Ok(())
+    }
+}
+
+/// Whether some node has an image, as far as nodes tell: they name no more than so many.
+fn is_there(nodes: &Value, reference: &str) -> bool {
+    let items = nodes["items"].as_array().into_iter().flatten();
+    items.filter_map(|node| node["status"]["images"].as_array()).any(|images| {
+        let named =
+            |image: &Value| image["names"].as_array().into_iter().flatten().any(|name| name == reference);
+        images.len() >= NODE_IMAGES || images.iter().any(named)
+    })
 }
 
 /// The names under which the cluster finds the images.
@@ -167,5 +196,26 @@ impl Metrics {
             Ok(value)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_image_is_there_if_a_node_names_it_or_names_no_more() {
+        let node = |names: &[String]| {
+            let images: Vec<_> = names.iter().map(|name| json!({ "names": [name] })).collect();
+            json!({ "status": { "images": images } })
+        };
+        let cluster = |nodes: &[Value]| json!({ "items": nodes });
+        let (empty, has) = (node(&[]), node(&["localhost/a:1".to_owned()]));
+        assert!(is_there(&cluster(&[empty.clone(), has]), "localhost/a:1"));
+        assert!(!is_there(&cluster(&[empty.clone(), node(&["localhost/a:2".to_owned()])]), "localhost/a:1"));
+        let full: Vec<String> = (0..NODE_IMAGES).map(|n| n.to_string()).collect();
+        assert!(is_there(&cluster(&[empty, node(&full)]), "localhost/a:1"));
     }
 }

@@ -31,6 +31,19 @@ pub enum Kind {
     Kubeconfig,
 }
 
+impl Kind {
+    /// The file of a run's figures: one run does not hide another's.
+    #[must_use]
+    pub fn report(self) -> &'static str {
+        match self {
+            Self::Lab => "demo.json",
+            Self::Kind => "demo-kind.json",
+            Self::K3d => "demo-k3d.json",
+            Self::Kubeconfig => "demo-kubeconfig.json",
+        }
+    }
+}
+
 /// What the demo is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wishes {
