@@ -15,6 +15,8 @@ pub const REVISION: &str = "llmfleet.dev/revision";
 pub const REPLICA: &str = "llmfleet.dev/replica";
 /// Eight hex digits of the booking that a pod spends.
 pub const BOOKING: &str = "llmfleet.dev/booking";
+/// Annotation of a pod: its booking as JSON, from which it is known again when the status is lost.
+pub const BOOKED: &str = "llmfleet.dev/booked";
 /// Number of a job's attempt, from 1.
 pub const ATTEMPT: &str = "llmfleet.dev/attempt";
 /// `"true"` on pods that get traffic from the Service.

@@ -5,12 +5,17 @@
 //!
 //! # Guarantees
 //! - Nothing is written where what was observed already says what is desired.
+//! - An object of the same name that is somebody else's is never written. What the stores do not have is looked for
+//!   before it is made.
 //! - A refusal that a person has to deal with (quota, admission, another field manager) is a value, not an error.
 //! - A deletion names the uid, so that an object of the same name that came later is left alone.
 
+mod adopt;
 pub mod differ;
 mod partial;
 pub mod refusal;
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
@@ -20,6 +25,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::metrics::Metrics;
+use adopt::marks;
 use contract::labels::{FIELD_MANAGER, FIELD_MANAGER_STATUS, FINALIZER};
 pub use refusal::{Refusal, RefusalReason};
 
@@ -42,6 +48,8 @@ pub struct Desired {
     body: Value,
     observed: Option<Value>,
     upkeep: Upkeep,
+    /// Its controller, and the labels that everything of the controller carries.
+    owner: Option<(OwnerReference, BTreeMap<String, String>)>,
 }
 
 impl Desired {
@@ -73,6 +81,7 @@ impl Desired {
             body: body(desired),
             observed: observed.map(body),
             upkeep,
+            owner: desired.owner_references().first().map(|owner| (owner.clone(), marks(desired.labels()))),
         }
     }
 
@@ -80,12 +89,9 @@ impl Desired {
         ORDER.iter().position(|kind| *kind == self.resource.kind).unwrap_or(ORDER.len())
     }
 
-    fn settled(&self) -> bool {
-        match (&self.observed, self.upkeep) {
-            (None, _) => false,
-            (Some(_), Upkeep::CreateOnly) => true,
-            (Some(observed), Upkeep::Converge) => differ::contains(observed, &self.body),
-        }
+    /// Whether an object that is theirs is as desired.
+    fn is_settled(&self, existing: &Value) -> bool {
+        self.upkeep == Upkeep::CreateOnly || differ::contains(existing, &self.body)
     }
 }
 
@@ -147,6 +153,14 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
+    /// An object of the name was left by a former owner, and is not adopted yet. The next pass sees it.
+    #[error("{kind} {name} is not adopted yet")]
+    Left {
+        /// Kind of the object.
+        kind: String,
+        /// Name of the object.
+        name: String,
+    },
     /// A status could not be written.
     #[error("cannot write the status of {kind} {name}")]
     Status {
@@ -193,7 +207,7 @@ impl Applier {
         desired.sort_by(|a, b| (a.rank(), &a.name).cmp(&(b.rank(), &b.name)));
         let mut applied = Applied::default();
         for object in desired {
-            let outcome = if object.settled() { Outcome::Unchanged } else { self.apply_one(&object).await? };
+            let outcome = self.bring(&object).await?;
             let refused = matches!(outcome, Outcome::Refused(_));
             applied.outcomes.push((object.resource.kind, object.name, outcome));
             if refused {
@@ -203,11 +217,17 @@ impl Applier {
         Ok(applied)
     }
 
-    async fn apply_one(&self, object: &Desired) -> Result<Outcome, Error> {
-        let Desired { resource, namespace, name, body, observed: _, upkeep: _ } = object;
+    /// Writes what is desired, with the uid of what is there, if anything is.
+    async fn apply_one(&self, object: &Desired, uid: Option<&Value>) -> Result<Outcome, Error> {
+        let Desired { resource, namespace, name, body, .. } = object;
         self.metrics.api_write("apply", &resource.kind);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, resource);
-        match api.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(body)).await {
+        let mut body = body.clone();
+        if let Some(uid) = uid {
+            // It keeps the write from reaching a later object of the same name.
+            body["metadata"]["uid"] = uid.clone();
+        }
+        match api.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&body)).await {
             Ok(_) => {
                 tracing::info!(kind = resource.kind, namespace, name, "applied");
                 Ok(Outcome::Written)

@@ -21,6 +21,8 @@ pub enum RefusalReason {
     WebhookFailed,
     /// The object is not valid here, or changes what cannot be changed.
     Invalid,
+    /// An object of the name is there, and it is somebody else's.
+    NameTaken,
 }
 
 impl RefusalReason {
@@ -35,6 +37,7 @@ impl RefusalReason {
             Self::Forbidden => "Forbidden",
             Self::WebhookFailed => "WebhookFailed",
             Self::Invalid => "Invalid",
+            Self::NameTaken => "NameTaken",
         }
     }
 }

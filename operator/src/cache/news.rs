@@ -23,6 +23,8 @@ pub struct News {
     pub models: BTreeSet<String>,
     /// Claims that are no longer read by a pod.
     pub claims: BTreeSet<String>,
+    /// Whether a status was lost.
+    pub lost: bool,
 }
 
 /// A kind whose changes may mean something for other objects.
@@ -70,7 +72,9 @@ impl Watched for LlmDeployment {
         let models =
             models.flat_map(|llm| [served_by(&llm.spec), llm.status.as_ref().and_then(|s| s.model.clone())]);
         let room = !bookings(before).is_subset(&bookings(after));
-        News { room, models: models.flatten().collect(), ..News::default() }
+        let observed = |llm: Option<&Self>| llm.and_then(|llm| llm.status.as_ref()?.observed_generation);
+        let lost = after.is_some() && observed(before).is_some() && observed(after).is_none();
+        News { room, lost, models: models.flatten().collect(), ..News::default() }
     }
 }
 

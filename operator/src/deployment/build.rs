@@ -2,6 +2,7 @@
 //!
 //! In: the deployment, what is frozen, what is booked. Out: objects. It must not know the state of the cluster.
 
+pub mod booked;
 pub mod config_map;
 pub mod pod;
 pub mod resources;

@@ -3,7 +3,7 @@
 //! In: deployments and what changes around them. Out: writes. It decides nothing.
 //!
 //! # Flow of a pass
-//! 1. The model of an inline source is made.
+//! 1. What a deployment of the same name has left is adopted. The model of an inline source is made.
 //! 2. Which bookings and pods stay is found out. Once the model is known, bookings that are missing are asked for and
 //!    recorded, before any pod exists.
 //! 3. Configuration, service and pods are applied; pods that go are deleted; ready pods get traffic.
@@ -18,24 +18,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::device::DeviceClass;
-use contract::inspect::Inspection;
 use contract::{Bytes, labels};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use super::build::{self, Frozen, PodPlan, config_map};
-use super::demand::{self, Chosen, choose};
-use super::observe::{self, Observed, observe, pods_now};
-use super::plan::{Plan, plan};
-use super::revision::{Revision, Weights, revision};
-use super::rollout::{Situation, steps, strays, unseen};
+use super::build::{self, Frozen, PodPlan};
+use super::demand::Chosen;
+use super::health::Problem;
+use super::observe::{self, Observed, is_left_alone, observe};
+use super::plan::Plan;
+use super::rollout::strays;
 use super::status::{self, Pass};
 use super::validate::{Validated, validate};
 use super::wake::affected;
 use super::{health, names};
-use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::model::LlmModelSpec;
 use crate::api::{LlmDeployment, LlmModel};
@@ -43,14 +41,17 @@ use crate::apply::{self, Applied, Desired};
 use crate::cache::Touched;
 use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
-use crate::fleet::demand::Reach;
-use crate::fleet::{Demand, Outcome};
 use crate::model::name::{name_of, served_by};
 use crate::recent::Recent;
 use crate::telemetry::chain;
 
+mod adopt;
+mod places;
+
 /// How often a pod that loads is asked how far it is.
 const LOADING: Duration = Duration::from_secs(5);
+/// When to look again at what is no longer as the stores know it.
+const CHANGED: Duration = Duration::from_secs(1);
 /// How often a pod that serves is asked what it measures.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -88,19 +89,14 @@ pub async fn run(context: Arc<Context>, changes: Receiver<Touched>, shutdown: Ca
     crate::controller::run(this, context, pass, Error::category).await;
 }
 
-/// What every replica is to be.
-struct Target<'a> {
-    chosen: Chosen,
-    revision: Revision,
-    inspection: &'a Inspection,
-}
-
 /// What a pass finds out before it writes pods.
 #[derive(Default)]
 struct Found {
-    chosen: Option<Result<Chosen, String>>,
+    chosen: Option<Result<Chosen, Problem>>,
     frozen: Option<Frozen>,
     plan: Plan,
+    /// Pods that no booking is for, as far as the stores know.
+    strays: BTreeSet<String>,
     refused: Option<String>,
     unknown: Option<String>,
     wake_at: Option<Timestamp>,
@@ -115,13 +111,14 @@ struct Scene<'a> {
 }
 
 async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent>) -> Result<Next, Error> {
-    let deleted = llm.meta().deletion_timestamp.is_some();
-    if deleted || llm.annotations().contains_key(labels::PAUSED) {
-        // What the deployment owns goes with it: the API server's garbage collector follows the owner references.
+    if is_left_alone(&llm) {
         return Ok(Next::OnChange);
     }
     let now = Timestamp::now();
-    let observed = observe(&context, &recent, &llm, now).await;
+    let mut observed = observe(&context, &recent, &llm, now).await;
+    if !adopt::adopt(&context, &llm, &mut observed).await? {
+        return Ok(Next::After(CHANGED));
+    }
     let scene = Scene { context: &context, llm: &llm, observed: &observed, now };
     let validated = validate(&llm).map_err(|error| chain(&error));
     let mut found = Found::default();
@@ -157,80 +154,9 @@ impl Scene<'_> {
         Some(Desired::create_only(&model, self.observed.model.as_deref()))
     }
 
-    /// What every replica is to be, once the model is known, or why that cannot be said.
-    fn target(&self, validated: &Validated) -> Option<Result<Target<'_>, String>> {
-        let model = self.observed.model.as_ref().filter(|_| !self.observed.model_goes());
-        let status = model?.status.as_ref()?;
-        let (weights, inspection) = (Weights::of(status)?, status.inspection.as_ref()?);
-        let ready = find(&status.conditions, status::READY);
-        let ready = ready.is_some_and(|c| c.status == ConditionStatus::True.name());
-        if !ready && self.placed().is_empty() {
-            return None;
-        }
-        let chosen = choose(&self.llm.spec, validated, inspection, self.simulates());
-        Some(chosen.map_err(|error| chain(&error)).map(|chosen| {
-            let revision = revision(&self.llm.name_any(), &self.llm.spec, &weights, chosen.capacity);
-            Target { chosen, revision, inspection }
-        }))
-    }
-
-    /// Finds out which bookings and pods stay and go; asks for the bookings that are missing, and records them.
-    async fn places(&self, validated: &Validated) -> Result<Found, Error> {
-        let (target, why_not) = match self.target(validated).transpose() {
-            Ok(target) => (target, None),
-            Err(why_not) => (None, Some(Err(why_not))),
-        };
-        let placed = self.placed();
-        let mut situation = Situation {
-            owner: (&validated.owner.1, &validated.uid),
-            target: target.as_ref().map(|target| target.revision.hash.as_str()),
-            replicas: validated.replicas,
-            placement: placed,
-            pods: &self.observed.pods,
-            usable_nodes: &self.observed.usable_nodes,
-            now: self.now,
-        };
-        let mut pods = pods_now(&self.context.client, &validated.owner.0, unseen(&situation)).await?;
-        pods.extend(self.observed.pods.clone());
-        situation.pods = &pods;
-        let steps = steps(&situation);
-        let reach = (!steps.book.is_empty()).then(|| demand::reach(self.observed)).transpose();
-        let (reach, unknown) = reach.map_or_else(|why| (None, Some(why)), |reach| (reach, None));
-        let demand = |(target, reach): (&Target, &Reach)| {
-            let demand = |book| demand::demand(validated, &target.chosen, book, reach.clone());
-            steps.book.iter().map(demand).collect::<Vec<Demand>>()
-        };
-        let demands = target.as_ref().zip(reach.as_ref()).map(demand).unwrap_or_default();
-        let outcomes = self.context.placement.place(validated.owner.clone(), demands.clone()).await;
-        let refused = target.as_ref().and_then(|t| refusal(&demands, &outcomes, &t.chosen, t.inspection));
-        let decided = target.as_ref().map(|target| (&target.chosen, outcomes));
-        let plan = plan(&situation, &steps, decided);
-        self.context.applier.patch_placement(self.llm, placed, &plan.placement).await?;
-        let (frozen, chosen) = target.map(|t| (self.frozen(t.revision), Ok(t.chosen))).unzip();
-        Ok(Found { chosen: chosen.or(why_not), frozen, plan, refused, unknown, wake_at: steps.wake_at })
-    }
-
     fn simulates(&self) -> bool {
         self.context.settings.allow_simulated_devices
             && self.llm.spec.accelerator.class == DeviceClass::Nvidia
-    }
-
-    /// What the revision's ConfigMap says, if there is one: another operator's image is kept.
-    fn frozen(&self, revision: Revision) -> Frozen {
-        let name = names::config_map(&self.llm.name_any(), &revision.hash);
-        let written = self.observed.config_maps.get(&name).map(|map| config_map::read(map));
-        match written {
-            Some(Ok(frozen)) => frozen,
-            Some(Err(error)) => {
-                tracing::warn!(
-                    name,
-                    error = chain(&error),
-                    "a revision cannot be read: taking its own values"
-                );
-                Frozen::new(revision, &self.context.settings)
-            }
-            None => Frozen::new(revision, &self.context.settings),
-        }
     }
 
     /// The target's ConfigMap, and a pod for each of its bookings that has none.
@@ -262,18 +188,18 @@ impl Scene<'_> {
     }
 
     /// Bookings as the store has them.
-    fn placed(&self) -> &[PlacementStatus] {
+    fn recorded(&self) -> &[PlacementStatus] {
         self.llm.status.as_ref().map(|s| s.placement.as_slice()).unwrap_or_default()
     }
 
     /// Pods that no booking is for. The store may have a pod before it has the status with the pod's booking, so the
     /// API server has the last word.
     async fn strays(&self, found: &Found) -> Result<BTreeSet<String>, Error> {
-        let (name, pods) = (self.llm.name_any(), &self.observed.pods);
-        let mut all = strays(&name, self.placed().iter().chain(&found.plan.placement), pods);
+        let mut all = found.strays.clone();
         if !all.is_empty() {
             let booked = observe::placement_now(&self.context.client, self.llm).await?;
-            let still = booked.map(|booked| strays(&name, &booked, pods)).unwrap_or_default();
+            let still = |booked: Vec<_>| strays(&self.llm.name_any(), &booked, &self.observed.pods);
+            let still = booked.map(still).unwrap_or_default();
             all.retain(|name| still.contains(name));
         }
         Ok(all)
@@ -293,7 +219,7 @@ impl Scene<'_> {
         let Some(frozen) = &found.frozen else { return Ok(()) };
         let used: BTreeSet<&str> = found.plan.placement.iter().map(|p| p.revision.as_str()).collect();
         for map in self.observed.config_maps.values() {
-            let of = map.labels().get(labels::REVISION).map_or("", String::as_str);
+            let of = revision_of(map.as_ref()).unwrap_or_default();
             if of != frozen.revision.hash && !used.contains(of) {
                 applier.delete(map.as_ref()).await?;
             }
@@ -314,7 +240,7 @@ impl Scene<'_> {
             observed: self.observed,
             validated: validated.as_ref().map_err(String::as_str),
             model: model.as_deref(),
-            chosen: found.chosen.as_ref().map(|c| c.as_ref().map_err(String::as_str)),
+            chosen: found.chosen.as_ref().map(Result::as_ref),
             target: found.frozen.as_ref().map(|frozen| frozen.revision.hash.as_str()),
             plan: &found.plan,
             refusal: applied.and_then(Applied::refusal).map(|(_, _, refusal)| refusal),
@@ -348,22 +274,7 @@ impl Scene<'_> {
     }
 }
 
-/// What is said of replicas that fit nowhere, with the context that would fit.
-fn refusal(demands: &[Demand], outcomes: &[Outcome], chosen: &Chosen, model: &Inspection) -> Option<String> {
-    let refused = demands.iter().zip(outcomes).find_map(|(demand, outcome)| match outcome {
-        // It has a place, and its pod tells why the scheduler refuses that.
-        Outcome::Refused(_) if demand.not_on.is_some() => None,
-        Outcome::Refused(refusal) => Some((demand, refusal)),
-        Outcome::Placed(_) | Outcome::AfterRelease(_) => None,
-    });
-    let (demand, refusal) = refused?;
-    let would_fit =
-        refusal.largest_fit(demand).and_then(|b| demand::largest_context(chosen, demand.class, model, b));
-    let advice = would_fit.map(|tokens| {
-        format!(
-            "; a capacity.contextLength of {tokens} would fit with {} sequences",
-            chosen.capacity.concurrency
-        )
-    });
-    Some(format!("replica {}: {refusal}{}", demand.replica, advice.unwrap_or_default()))
+/// The revision that an object carries.
+fn revision_of<K: Resource>(object: &K) -> Option<&str> {
+    object.labels().get(labels::REVISION).map(String::as_str)
 }

@@ -10,7 +10,7 @@ use contract::device::{CUDA_IMAGE, CudaNeeds, DeviceClass};
 use contract::inspect::Inspection;
 use contract::memory::{self, Capacity, MemoryPlan, PlanError};
 use contract::tensors::largest_bytes;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 use super::build::resources::{Load, share};
 use super::health;
@@ -113,12 +113,18 @@ pub fn reach(observed: &Observed) -> Result<Reach, String> {
     if let Some(selector) = volume.node_affinity.as_ref().and_then(|affinity| affinity.required.clone()) {
         return Ok(Reach::Nodes(selector));
     }
-    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone()).unwrap_or_default();
-    if modes.iter().any(|mode| MANY_NODES.contains(&mode.as_str())) {
+    if !is_of_one_node(claim) {
         return Ok(Reach::Anywhere);
     }
     let claim = (metadata.namespace.clone().unwrap_or_default(), name);
     Ok(Reach::OneNode { claim, node: observed.readers.first().cloned() })
+}
+
+/// Whether a claim can be read from one node at a time.
+#[must_use]
+pub fn is_of_one_node(claim: &PersistentVolumeClaim) -> bool {
+    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
+    !modes.iter().any(|mode| MANY_NODES.contains(&mode.as_str()))
 }
 
 /// Nodes that read a claim, whoever it is that does: those of pods that mount it, and those of bookings of who serves

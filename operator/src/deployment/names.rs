@@ -68,6 +68,12 @@ pub fn common_labels(deployment: &str) -> Labels {
     ])
 }
 
+/// Those labels that tell whose an object is, whatever part it plays.
+#[must_use]
+pub fn marks(deployment: &str) -> Labels {
+    owned([(labels::APP_MANAGED_BY, labels::MANAGER), (labels::DEPLOYMENT, deployment)])
+}
+
 /// Labels of the ConfigMap of a revision.
 #[must_use]
 pub fn revision_labels(deployment: &str, revision: &str) -> Labels {

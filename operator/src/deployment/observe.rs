@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use contract::Bytes;
 use contract::http::{RuntimeStatus, STATUS};
-use contract::labels::DEPLOYMENT;
+use contract::labels::{DEPLOYMENT, PAUSED};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -16,17 +16,19 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::demand::readers;
-use super::health;
 use super::status::READY;
+use super::{health, names};
 use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::{LlmDeployment, LlmModel};
+use crate::apply::owner_of;
 use crate::cache::Stores;
 use crate::context::Context;
 use crate::fleet::card::Cards;
+use crate::fleet::ledger::booking_of;
 use crate::fleet::snapshot::is_ready;
 use crate::model::name::served_by;
-use crate::owner::owns;
+use crate::owner::{Standing, standing};
 use crate::recent::{Pace, Recent};
 use crate::telemetry::chain;
 use crate::warnings;
@@ -46,6 +48,8 @@ pub struct Observed {
     pub claim: Option<(Arc<PersistentVolumeClaim>, Option<Arc<PersistentVolume>>)>,
     /// Nodes that read that claim, whoever it is that does.
     pub readers: BTreeSet<String>,
+    /// What nobody controls any more, of a deployment of this name.
+    pub left: Left,
     /// Pods of the deployment, by name.
     pub pods: BTreeMap<String, Arc<Pod>>,
     /// Configuration of its revisions, by name.
@@ -64,6 +68,25 @@ pub struct Observed {
     pub warnings: BTreeMap<String, String>,
     /// What a ready pod measured.
     pub measured: Option<RuntimeStatus>,
+}
+
+/// What a deployment of the same name left: it was deleted without its objects, or these were restored without it.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// Pods, each with a booking.
+    pub pods: Vec<Arc<Pod>>,
+    /// Configuration of revisions.
+    pub config_maps: Vec<Arc<ConfigMap>>,
+    /// Its service.
+    pub services: Vec<Arc<Service>>,
+}
+
+impl Left {
+    /// Whether there is nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.pods.is_empty() && self.config_maps.is_empty() && self.services.is_empty()
+    }
 }
 
 impl Observed {
@@ -118,6 +141,20 @@ pub async fn placement_now(
     Ok(same.map(|now| now.status.map(|status| status.placement).unwrap_or_default()))
 }
 
+/// Whether the API server has this very deployment now, neither going nor paused: then no other of its name is there.
+pub async fn is_current(client: &Client, llm: &LlmDeployment) -> Result<bool, Error> {
+    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
+    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
+    Ok(now.is_some_and(|now| now.uid() == llm.uid() && !is_left_alone(&now)))
+}
+
+/// Whether nothing is done about a deployment: somebody paused it, or it goes. What it owns goes with it: the API
+/// server's garbage collector follows the owner references.
+#[must_use]
+pub fn is_left_alone(llm: &LlmDeployment) -> bool {
+    llm.meta().deletion_timestamp.is_some() || llm.annotations().contains_key(PAUSED)
+}
+
 /// Reads the stores, then asks the pods, and the API server about those that do not get on.
 pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, now: Timestamp) -> Observed {
     let stores = &context.stores;
@@ -132,13 +169,18 @@ pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, no
         (claim, volume)
     });
     let readers = claim.as_ref().map(|(claim, _)| readers_of(stores, &namespace, &claim.name_any()));
+    let (pods, mut left_pods) = of_deployment(&stores.pods, llm);
+    left_pods.retain(|pod| booking_of(pod).is_some());
+    let (config_maps, left_config_maps) = of_deployment(&stores.config_maps, llm);
+    let (mut services, left_services) = of_deployment(&stores.services, llm);
     let mut observed = Observed {
         model,
         claim,
         readers: readers.unwrap_or_default(),
-        pods: of_deployment(&stores.pods, llm),
-        config_maps: of_deployment(&stores.config_maps, llm),
-        service: stores.services.get(&ObjectRef::new(&name).within(&namespace)),
+        left: Left { pods: left_pods, config_maps: left_config_maps, services: left_services },
+        pods,
+        config_maps,
+        service: services.remove(&names::service(&name)),
         usable_nodes: stores.nodes.state().iter().filter(|n| is_usable(n)).map(|n| n.name_any()).collect(),
         cards: stores.nodes.state().iter().filter_map(|node| Some((node.name_any(), card(node)?))).collect(),
         runtime_class: stores.runtime_classes.get(&ObjectRef::new(NVIDIA_CLASS)).map(|c| c.name_any()),
@@ -183,17 +225,26 @@ async fn warnings_of(
     found
 }
 
-/// Objects that carry the deployment's label, in its namespace, and are owned by this very object.
-fn of_deployment<K>(store: &Store<K>, llm: &LlmDeployment) -> BTreeMap<String, Arc<K>>
+/// Objects that carry the deployment's label, in its namespace: those that are owned by this very object, by name, and
+/// those that one of its name has left and that are not going.
+fn of_deployment<K>(store: &Store<K>, llm: &LlmDeployment) -> (BTreeMap<String, Arc<K>>, Vec<Arc<K>>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let ours = |object: &K| {
+    let (owner, marks) = (owner_of(llm), names::marks(&llm.name_any()));
+    let of_name = |object: &K| {
         object.meta().namespace == llm.metadata.namespace
             && object.labels().get(DEPLOYMENT) == llm.metadata.name.as_ref()
-            && owns(llm, object)
     };
-    store.state_filter(ours).into_iter().map(|object| (object.name_any(), object)).collect()
+    let (mut owned, mut left) = (BTreeMap::new(), Vec::new());
+    for object in store.state_filter(of_name) {
+        match standing(&owner, &marks, object.meta()) {
+            Standing::Owned => drop(owned.insert(object.name_any(), object)),
+            Standing::Left if object.meta().deletion_timestamp.is_none() => left.push(object),
+            Standing::Left | Standing::Foreign => {}
+        }
+    }
+    (owned, left)
 }
 
 fn is_usable(node: &Arc<Node>) -> bool {

@@ -24,6 +24,8 @@ pub enum Reason {
     ModelNotFound,
     /// A replica of this model cannot be planned.
     CannotBePlanned,
+    /// A newer operator made what runs.
+    NewerOperator,
     /// The volume with the weights is not known yet.
     VolumePending,
     /// No node has room.
@@ -81,6 +83,7 @@ impl Reason {
             Self::ModelPending => "ModelPending",
             Self::ModelNotFound => "ModelNotFound",
             Self::CannotBePlanned => "CannotBePlanned",
+            Self::NewerOperator => "NewerOperator",
             Self::VolumePending => "VolumePending",
             Self::DoesNotFit => "DoesNotFit",
             Self::WaitingForRoom => "WaitingForRoom",

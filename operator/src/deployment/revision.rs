@@ -13,7 +13,8 @@ use super::names;
 use crate::api::deployment::LlmDeploymentSpec;
 use crate::api::model::LlmModelStatus;
 
-/// Changes when equal values must give new revisions, which restarts every model of the fleet.
+/// Changes when equal values must give new revisions, which restarts every model of the fleet. The version of what is
+/// frozen changes with it, so that an older operator does not restart them back.
 const HASH_VERSION: u32 = 1;
 
 /// Verified weights, and where they lie.

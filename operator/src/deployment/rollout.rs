@@ -4,7 +4,8 @@
 //! pods go. It must not know bytes, nodes' contents, or how pods are built.
 //!
 //! # Rules
-//! - A booking stays as long as a pod spends it, in whatever state; a pod without a booking goes.
+//! - A booking stays as long as a pod spends it, in whatever state; a pod without a booking goes, unless it can have one
+//!   back.
 //! - A pod of an older revision goes when its replica's pod of the target is ready, or, where both do not fit, when
 //!   every other replica has a ready pod (swap in place, one at a time). One that never was ready goes at once.
 //! - A pod that failed for good, or that no node takes, is replaced under a new booking, after a delay that doubles

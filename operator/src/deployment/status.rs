@@ -51,7 +51,7 @@ pub struct Pass<'a> {
     /// Name of the model that is to be served.
     pub model: Option<&'a str>,
     /// What a replica takes, or why that cannot be said although the model is ready.
-    pub chosen: Option<Result<&'a Chosen, &'a str>>,
+    pub chosen: Option<Result<&'a Chosen, &'a health::Problem>>,
     /// Revision that the spec asks for, once the model is known.
     pub target: Option<&'a str>,
     /// What was to be written.

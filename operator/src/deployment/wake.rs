@@ -23,7 +23,7 @@ pub fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmDeployme
     if let Some(owner) = deployment {
         affected.push(one(owner));
     } else if *kind == kind_of::<LlmDeployment>() {
-        affected.extend(spec_changed.then(|| one(name)));
+        affected.extend((*spec_changed || news.lost).then(|| one(name)));
     } else if let Some(model) = model.as_ref().or_else(|| (*kind == kind_of::<LlmModel>()).then_some(name)) {
         let uses = |llm: &LlmDeployment| {
             llm.namespace().as_ref() == Some(namespace) && served_by(&llm.spec).as_ref() == Some(model)

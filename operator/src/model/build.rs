@@ -35,6 +35,14 @@ fn labels_of(model: &LlmModel) -> BTreeMap<String, String> {
     .into()
 }
 
+/// Those labels that tell whose an object is, whatever part it plays.
+#[must_use]
+pub fn marks(model: &str) -> BTreeMap<String, String> {
+    [(labels::APP_MANAGED_BY, labels::MANAGER), (labels::MODEL, model)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
 fn metadata(model: &LlmModel, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),

@@ -18,7 +18,7 @@ use super::plan::{Keep, Plan, is_left_alone, plan};
 use super::status::{self, STALLED};
 use crate::api::condition::ConditionStatus;
 use crate::api::{LlmDeployment, LlmModel};
-use crate::apply::{self, Desired, has_finalizer};
+use crate::apply::{self, Desired, has_finalizer, owner_of};
 use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
@@ -28,6 +28,9 @@ use crate::recent::Recent;
 /// When to look again at what is being removed. What is deleted is also told by the watches; what holds it may be told
 /// by none.
 const GOING: Duration = Duration::from_secs(5);
+
+/// When to look again at what was adopted, if no watch tells of it.
+const CHANGED: Duration = Duration::from_secs(1);
 
 /// A pass that failed for a passing reason.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +103,14 @@ async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Rece
         return Ok(Next::OnChange);
     }
     let observed = observe(model.clone(), &context, &recent).await?;
+    if model.meta().deletion_timestamp.is_none() && adopt(&observed, &context).await? {
+        return Ok(Next::After(CHANGED));
+    }
     match plan(&observed, &context.settings) {
         Plan::Retire => {
             // The store may not have the deployment yet that this model was made for.
-            if observe::users_now(&model, &context).await?.is_empty() {
+            let (users, readers) = observe::users_now(&model, &context).await?;
+            if users.is_empty() && readers.is_empty() {
                 context.applier.delete(model.as_ref()).await?;
             }
             Ok(Next::OnChange)
@@ -125,6 +132,25 @@ async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Rece
         }
         Plan::Keep(keep) => bring_further(&observed, &keep, &context).await,
     }
+}
+
+/// Takes over what a model of the same name has left. Tells whether there was anything: it is looked at in another pass.
+async fn adopt(observed: &Observed, context: &Context) -> Result<bool, Error> {
+    let (claim, jobs) = (observed.left_claim(), &observed.left_jobs);
+    if claim.is_none() && jobs.is_empty() {
+        return Ok(false);
+    }
+    // Names are unique: as long as this very object is there, the former owner of its name is not.
+    if observe::is_current(&observed.model, &context.client).await? {
+        let owner = owner_of(observed.model.as_ref());
+        if let Some(claim) = claim {
+            context.applier.adopt(&owner, claim.as_ref()).await?;
+        }
+        for job in jobs {
+            context.applier.adopt(&owner, job.as_ref()).await?;
+        }
+    }
+    Ok(true)
 }
 
 async fn bring_further(observed: &Observed, keep: &Keep, context: &Context) -> Result<Next, Error> {

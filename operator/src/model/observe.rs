@@ -16,14 +16,18 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::attempt::{self, State};
+use super::build::marks;
 use super::claim::{claim_is_foreign, claim_name};
 use super::name;
+use super::plan::is_left_alone;
 use crate::api::shared::Progress;
 use crate::api::{LlmDeployment, LlmModel};
+use crate::apply::owner_of;
 use crate::context::Context;
+use crate::deployment::demand;
 use crate::fleet::ledger::has_ended;
 use crate::mounts;
-use crate::owner::owns;
+use crate::owner::{Standing, owns, standing};
 use crate::recent::{Pace, Recent};
 use crate::telemetry::chain;
 use crate::warnings;
@@ -43,10 +47,16 @@ pub struct Observed {
     pub claim: Option<Arc<PersistentVolumeClaim>>,
     /// Its jobs, by attempt.
     pub jobs: Vec<Arc<Job>>,
+    /// Jobs that nobody controls any more, of a model of this name.
+    pub left_jobs: Vec<Arc<Job>>,
     /// The newest pod of its newest job.
     pub pod: Option<Arc<Pod>>,
     /// Deployments that are to serve it or still do, by name.
     pub users: Vec<Arc<LlmDeployment>>,
+    /// Names of deployments, there or not, whose pods read what was fetched for it.
+    pub readers: BTreeSet<String>,
+    /// Nodes that read the claim now, if only one can at a time.
+    pub read_on: BTreeSet<String>,
     /// Why events that were asked for are not known.
     pub unread: Option<String>,
     /// Why the claim gets no volume, in the provisioner's words.
@@ -75,12 +85,24 @@ pub enum Log {
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The model itself.
+    #[error("cannot read the model again")]
+    Model(#[source] kube::Error),
     /// Deployments that may use a model, or what it made.
     #[error("cannot list {0}")]
     List(&'static str, #[source] kube::Error),
 }
 
 impl Observed {
+    /// The claim, if a model of this name has left it.
+    #[must_use]
+    pub fn left_claim(&self) -> Option<&Arc<PersistentVolumeClaim>> {
+        let stays = |claim: &&Arc<PersistentVolumeClaim>| claim.meta().deletion_timestamp.is_none();
+        let left =
+            |claim: &&Arc<PersistentVolumeClaim>| standing_of(&self.model, claim.as_ref()) == Standing::Left;
+        self.claim.as_ref().filter(stays).filter(left).filter(|_| !claim_is_foreign(&self.model))
+    }
+
     /// What was read; that nothing could be read is worth knowing too, and no reason not to go on.
     fn known_of<T>(&mut self, read: Result<Option<T>, String>) -> Option<T> {
         read.unwrap_or_else(|error| {
@@ -96,11 +118,16 @@ impl Observed {
 pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -> Result<Observed, Error> {
     let namespace = model.namespace().unwrap_or_default();
     let stores = &context.stores;
+    let pods = stores.pods.state();
+    let readers = readers(&model, &pods);
     let mut observed = Observed {
-        users: users(&model, stores.deployments.state(), &stores.pods.state()),
+        users: users(&model, stores.deployments.state(), &readers),
+        readers,
+        left_jobs: left_jobs(&model, stores.jobs.state()),
         claim: stores.claims.get(&ObjectRef::new(&claim_name(&model)).within(&namespace)),
         jobs: jobs_of(&model, stores.jobs.state()),
         pod: None,
+        read_on: BTreeSet::new(),
         unread: None,
         claim_warning: None,
         job_warning: None,
@@ -109,6 +136,9 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
         over_for: Duration::ZERO,
         model,
     };
+    if let Some(claim) = observed.claim.as_deref().filter(|claim| demand::is_of_one_node(claim)) {
+        observed.read_on = demand::readers((&namespace, &claim.name_any()), &pods, []);
+    }
     if observed.model.meta().deletion_timestamp.is_some() {
         return ask_again(observed, context).await;
     }
@@ -145,7 +175,7 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
 
 async fn ask_again(mut observed: Observed, context: &Context) -> Result<Observed, Error> {
     let namespace = observed.model.namespace().unwrap_or_default();
-    observed.users = users_now(&observed.model, context).await?;
+    (observed.users, observed.readers) = users_now(&observed.model, context).await?;
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
     let claim = claims.get_opt(&claim_name(&observed.model)).await;
     observed.claim = claim.map_err(|error| Error::List("claims", error))?.map(Arc::new);
@@ -156,8 +186,19 @@ async fn ask_again(mut observed: Observed, context: &Context) -> Result<Observed
     Ok(observed)
 }
 
-/// Deployments that use the model, as the API server has them now.
-pub async fn users_now(model: &LlmModel, context: &Context) -> Result<Vec<Arc<LlmDeployment>>, Error> {
+/// Whether the API server has this very model now, neither going nor paused: then no other of its name is there.
+pub async fn is_current(model: &LlmModel, client: &Client) -> Result<bool, Error> {
+    let api: Api<LlmModel> = Api::namespaced(client.clone(), &model.namespace().unwrap_or_default());
+    let now = api.get_opt(&model.name_any()).await.map_err(Error::Model)?;
+    let goes = |now: &LlmModel| now.meta().deletion_timestamp.is_some();
+    Ok(now.is_some_and(|now| now.uid() == model.uid() && !goes(&now) && !is_left_alone(&now)))
+}
+
+/// Deployments that use the model, and those whose pods read it, as the API server has them now.
+pub async fn users_now(
+    model: &LlmModel,
+    context: &Context,
+) -> Result<(Vec<Arc<LlmDeployment>>, BTreeSet<String>), Error> {
     let namespace = model.namespace().unwrap_or_default();
     let api: Api<LlmDeployment> = Api::namespaced(context.client.clone(), &namespace);
     let all = api.list(&ListParams::default()).await.map_err(|error| Error::List("deployments", error))?;
@@ -165,20 +206,29 @@ pub async fn users_now(model: &LlmModel, context: &Context) -> Result<Vec<Arc<Ll
     let ours = ListParams::default().labels(labels::DEPLOYMENT);
     let pods = pods.list(&ours).await.map_err(|error| Error::List("pods", error))?;
     let pods: Vec<_> = pods.items.into_iter().map(Arc::new).collect();
-    Ok(users(model, all.items.into_iter().map(Arc::new).collect(), &pods))
+    let readers = readers(model, &pods);
+    Ok((users(model, all.items.into_iter().map(Arc::new).collect(), &readers), readers))
 }
 
-/// Deployments whose spec names the model, and those with pods that still read what was fetched for it.
-fn users(model: &LlmModel, all: Vec<Arc<LlmDeployment>>, pods: &[Arc<Pod>]) -> Vec<Arc<LlmDeployment>> {
-    let (name, claim) = (model.name_any(), claim_name(model));
+/// Names of deployments, there or not, whose pods still read what was fetched for the model.
+fn readers(model: &LlmModel, pods: &[Arc<Pod>]) -> BTreeSet<String> {
+    let claim = claim_name(model);
     let reads = |pod: &&Arc<Pod>| {
         !claim_is_foreign(model)
             && pod.namespace() == model.namespace()
             && !has_ended(pod)
             && mounts::claims(pod).any(|mounted| mounted == claim)
     };
-    let readers: BTreeSet<&String> =
-        pods.iter().filter(reads).filter_map(|pod| pod.labels().get(labels::DEPLOYMENT)).collect();
+    pods.iter().filter(reads).filter_map(|pod| pod.labels().get(labels::DEPLOYMENT)).cloned().collect()
+}
+
+/// Deployments whose spec names the model, and those with pods that still read what was fetched for it.
+fn users(
+    model: &LlmModel,
+    all: Vec<Arc<LlmDeployment>>,
+    readers: &BTreeSet<String>,
+) -> Vec<Arc<LlmDeployment>> {
+    let name = model.name_any();
     let uses = |user: &Arc<LlmDeployment>| {
         let named = name::served_by(&user.spec).as_ref() == Some(&name);
         user.namespace() == model.namespace() && (named || readers.contains(&user.name_any()))
@@ -192,6 +242,19 @@ fn jobs_of(model: &LlmModel, all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
     let mut jobs: Vec<_> = all.into_iter().filter(|job| owns(model, job.as_ref())).collect();
     jobs.sort_by_key(|job| attempt::number(job));
     jobs
+}
+
+fn left_jobs(model: &LlmModel, mut all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
+    all.retain(|job| {
+        job.namespace() == model.namespace()
+            && job.meta().deletion_timestamp.is_none()
+            && standing_of(model, job.as_ref()) == Standing::Left
+    });
+    all
+}
+
+fn standing_of<K: Resource>(model: &LlmModel, object: &K) -> Standing {
+    standing(&owner_of(model), &marks(&model.name_any()), object.meta())
 }
 
 fn newest_pod(job: &Job, all: Vec<Arc<Pod>>) -> Option<Arc<Pod>> {
@@ -272,7 +335,7 @@ mod tests {
             .map(|name| deployment(name, if name == "names" { "m" } else { "n" }));
         let pods = [pod("edited", "m", "Running"), pod("ended", "m", "Failed"), pod("other", "n", "Running")];
         let of = |source: &str| {
-            let users = users(&model(source), all.to_vec(), &pods);
+            let users = users(&model(source), all.to_vec(), &readers(&model(source), &pods));
             users.iter().map(|user| user.name_any()).collect::<Vec<_>>()
         };
         assert_eq!(of("http: {files: [{url: 'http://h/f', sha256: a, path: f}]}"), ["edited", "names"]);

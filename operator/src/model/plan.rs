@@ -6,6 +6,7 @@
 mod step;
 mod wishes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use contract::inspect::Inspection;
@@ -85,10 +86,13 @@ pub fn is_left_alone(model: &LlmModel) -> bool {
 #[must_use]
 pub fn plan(observed: &Observed, settings: &RuntimeArgs) -> Plan {
     let model = &observed.model;
-    let unused = observed.users.is_empty();
+    // Pods whose deployment was deleted without them read on, and another of its name may take them over.
+    let unused = observed.users.is_empty() && observed.readers.is_empty();
     if model.meta().deletion_timestamp.is_some() {
-        // What was never verified serves nobody, and its users get another.
-        let serves = observed.known().is_some() && !removal_has_begun(observed);
+        // What was never verified serves nobody, and its users get another. Who reads it knows that it was verified, even
+        // if the status does not any more.
+        let known = observed.known().is_some() || !observed.readers.is_empty();
+        let serves = known && !removal_has_begun(observed);
         if !unused && serves {
             return Plan::Keep(Box::new(Keep {
                 inspection: observed.known().cloned(),
@@ -112,7 +116,9 @@ fn removal_has_begun(observed: &Observed) -> bool {
 }
 
 fn in_use(observed: &Observed) -> Cause {
-    let names: Vec<String> = observed.users.iter().map(|user| user.name_any()).collect();
+    let users = observed.users.iter().map(|user| user.name_any());
+    let names: BTreeSet<String> = users.chain(observed.readers.iter().cloned()).collect();
+    let names: Vec<String> = names.into_iter().collect();
     let message = format!("it is deleted once these deployments no longer use it: {}", names.join(", "));
     Cause::new(Reason::InUse, message)
 }

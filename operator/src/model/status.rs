@@ -11,7 +11,7 @@ use super::plan::Keep;
 use super::reason::{Cause, Mood, Reason};
 use crate::api::condition::{ConditionStatus, Finding, conditions};
 use crate::api::model::LlmModelStatus;
-use crate::apply::Applied;
+use crate::apply::{Applied, RefusalReason};
 
 /// Condition: the weights can be served.
 pub const READY: &str = "Ready";
@@ -55,7 +55,10 @@ pub fn removing(observed: &Observed, now: Timestamp) -> LlmModelStatus {
 
 fn refused(applied: &Applied) -> Option<Cause> {
     let (kind, name, refusal) = applied.refusal()?;
-    let message = format!("the API server refuses {kind} {name}: {}", refusal.message);
+    let message = match refusal.reason {
+        RefusalReason::NameTaken => refusal.message.clone(),
+        _ => format!("the API server refuses {kind} {name}: {}", refusal.message),
+    };
     Some(Cause::new(Reason::Refused(refusal.reason), message))
 }
 

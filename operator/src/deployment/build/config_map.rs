@@ -3,6 +3,8 @@
 //! In: frozen values. Out: an immutable ConfigMap, and the values back from one. It must not know how they were
 //! chosen.
 
+use std::collections::BTreeMap;
+
 use contract::config::{CONFIG_FILE, ConfigError, RuntimeConfig};
 use contract::device::DeviceClass;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -17,6 +19,9 @@ use crate::deployment::revision::Revision;
 /// Key of what is frozen for the operator. It is not mounted.
 const FROZEN_KEY: &str = "operator.json";
 /// Version that this code writes; older ones are read.
+///
+/// A field that an older operator may leave aside is added without another version. Whatever it must not leave aside
+/// is another version, and so is another way to hash: an older operator then leaves the pods of the revision alone.
 const FROZEN_VERSION: u32 = 1;
 
 /// A revision with everything that its pods are made of, whatever version of the operator makes them.
@@ -46,7 +51,7 @@ impl Frozen {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Written {
     version: u32,
     revision: String,
@@ -72,6 +77,14 @@ pub enum FrozenError {
     Config(#[source] ConfigError),
 }
 
+impl FrozenError {
+    /// Whether a newer operator wrote it.
+    #[must_use]
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, Self::Version(_) | Self::Config(ConfigError::Version(_)))
+    }
+}
+
 /// The ConfigMap that freezes a revision. It is made once: what it says never changes.
 #[must_use]
 pub fn config_map(owner: &LlmDeployment, frozen: &Frozen) -> ConfigMap {
@@ -92,6 +105,12 @@ pub fn config_map(owner: &LlmDeployment, frozen: &Frozen) -> ConfigMap {
         data: Some(data.map(|(key, json)| (key.to_owned(), json)).into()),
         binary_data: None,
     }
+}
+
+/// What ConfigMaps have frozen, by revision; without those that cannot be read.
+pub fn read_all<'a>(maps: impl IntoIterator<Item = &'a ConfigMap>) -> BTreeMap<String, Frozen> {
+    let frozen = maps.into_iter().filter_map(|map| read(map).ok());
+    frozen.map(|frozen| (frozen.revision.hash.clone(), frozen)).collect()
 }
 
 /// What a ConfigMap has frozen.

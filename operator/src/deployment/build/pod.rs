@@ -76,6 +76,7 @@ pub fn pod(plan: &PodPlan) -> Result<Pod, BytesError> {
     if !plan.settings.no_scrape_annotations {
         annotations.extend(scrape());
     }
+    annotations.insert(labels::BOOKED.to_owned(), super::booked::write(booking));
     metadata.annotations = Some(annotations);
     let placement = owner.spec.placement.clone().unwrap_or_default();
     let on_card = revision.config.device == DeviceClass::Nvidia;

@@ -104,7 +104,7 @@ fn model_ready(pass: &Pass<'_>) -> Finding {
 fn placed(pass: &Pass<'_>) -> Finding {
     const TYPE: &str = PLACED;
     if let Some(Err(why)) = pass.chosen {
-        return finding(TYPE, False, Reason::CannotBePlanned, why);
+        return finding(TYPE, False, why.reason, why.message.clone());
     }
     if pass.target.is_none() {
         return finding(TYPE, Unknown, Reason::ModelPending, "a replica's bytes are known once the model is");

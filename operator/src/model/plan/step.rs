@@ -92,7 +92,7 @@ fn verified(inspection: &Inspection) -> Keep {
 
 fn begin_or_follow(observed: &Observed, settings: &RuntimeArgs) -> Keep {
     let start = |number: u32, cause: Cause| Keep {
-        start: Some((number, Wishes::of(&observed.users))),
+        start: Some((number, Wishes::of(&observed.users, &observed.read_on))),
         discard: observed.jobs.clone(),
         ..Keep::wait(cause, Next::OnChange)
     };

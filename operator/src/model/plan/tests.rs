@@ -46,8 +46,11 @@ fn observed(source: &str) -> Observed {
         model: arc(&model),
         claim: None,
         jobs: vec![],
+        left_jobs: vec![],
         pod: None,
         users: vec![],
+        readers: BTreeSet::new(),
+        read_on: BTreeSet::new(),
         unread: None,
         claim_warning: None,
         job_warning: None,
@@ -273,6 +276,13 @@ fn use_holds_a_model_and_the_end_of_use_ends_it() {
     assert!(matches!(plan(&late, &settings(IMAGE)), Plan::Remove { claim: Some(_), .. }));
     late.claim = None;
     assert!(matches!(plan(&late, &settings(IMAGE)), Plan::Remove { claim: None, .. }));
+    // Pods whose deployment went without them read on, also when the status has lost what they read.
+    let mut left = edited(false, true, false);
+    left.readers = BTreeSet::from(["gone".to_owned()]);
+    assert_eq!(step(&left).0, "WeightsVerified");
+    left.model = edited(true, true, false).model;
+    Arc::make_mut(&mut left.model).status = None;
+    assert!(keep(&left).cause.message.ends_with(": gone"));
     // A claim that somebody else made stays.
     let mut foreign = edited(true, false, false);
     foreign.claim = super::tests::claim("x", "");

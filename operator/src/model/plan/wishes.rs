@@ -1,16 +1,17 @@
 //! What those who use a model ask for their pods and its job needs too: their nodes, and what lets a pod be made and
 //! started.
 //!
-//! In: deployments. Out: preferences, tolerations, a priority, pull secrets. A volume of a node is bound where its first
+//! In: deployments, and nodes that have the volume now. Out: affinity, tolerations, a priority, pull secrets. A volume of a node is bound where its first
 //! pod runs, so a job that runs anywhere would keep the weights from the nodes that need them. Labels and annotations of
 //! pods that serve are not for a job: Services of their owners may select by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::device::DeviceClass;
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm, Toleration,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm,
+    Toleration,
 };
 
 use crate::api::LlmDeployment;
@@ -19,7 +20,8 @@ use crate::fleet::card::{GPU_RESOURCE, PRODUCT};
 /// What the pod of a job gets from the users of its model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wishes {
-    /// Preferred nodes. Nothing is required: a volume that exists decides for itself.
+    /// Preferred nodes. Nothing is required, for a volume that exists decides for itself; but one that only one node can
+    /// have at a time, and has, is waited for anywhere else.
     pub affinity: Option<Affinity>,
     /// Taints of the users' nodes.
     pub tolerations: Vec<Toleration>,
@@ -30,9 +32,10 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// The wishes of these deployments, which are in the order of their names.
+    /// The wishes of these deployments, which are in the order of their names; only those that read the volume now, if
+    /// there are some.
     #[must_use]
-    pub fn of(users: &[Arc<LlmDeployment>]) -> Self {
+    pub fn of(users: &[Arc<LlmDeployment>], read_on: &BTreeSet<String>) -> Self {
         let cards = users.iter().any(|user| user.spec.accelerator.class == DeviceClass::Nvidia);
         let mut wanted = Vec::new();
         let mut tolerations: Vec<Toleration> = Vec::new();
@@ -53,6 +56,22 @@ impl Wishes {
                 tolerations.extend(serde_json::from_value::<Toleration>(json));
             }
         }
+        let mut nodes = NodeAffinity::default();
+        if !wanted.is_empty() {
+            nodes.preferred_during_scheduling_ignored_during_execution = Some(preferred(wanted));
+        }
+        if !read_on.is_empty() {
+            let names = NodeSelectorRequirement {
+                key: "metadata.name".to_owned(),
+                operator: "In".to_owned(),
+                values: Some(read_on.iter().cloned().collect()),
+            };
+            let term = NodeSelectorTerm { match_fields: Some(vec![names]), match_expressions: None };
+            nodes.required_during_scheduling_ignored_during_execution =
+                Some(NodeSelector { node_selector_terms: vec![term] });
+        }
+        let affinity = (nodes != NodeAffinity::default())
+            .then(|| Affinity { node_affinity: Some(nodes), ..Affinity::default() });
         let mut image_pull_secrets: Vec<String> = Vec::new();
         for secret in users.iter().flat_map(|user| &user.spec.serving).flat_map(|s| &s.image_pull_secrets) {
             if !image_pull_secrets.contains(&secret.name) {
@@ -61,7 +80,7 @@ impl Wishes {
         }
         let mut placements = users.iter().filter_map(|user| user.spec.placement.as_ref());
         Self {
-            affinity: (!wanted.is_empty()).then(|| affinity(wanted)),
+            affinity,
             tolerations,
             priority_class_name: placements.find_map(|placement| placement.priority_class_name.clone()),
             image_pull_secrets,
@@ -78,20 +97,12 @@ fn requirement(key: &str, operator: &str, value: Option<&String>) -> NodeSelecto
 }
 
 /// Each requirement counts alone, so that a node that meets more of them is better.
-fn affinity(wanted: Vec<NodeSelectorRequirement>) -> Affinity {
+fn preferred(wanted: Vec<NodeSelectorRequirement>) -> Vec<PreferredSchedulingTerm> {
     let term = |requirement| PreferredSchedulingTerm {
         weight: 100,
         preference: NodeSelectorTerm { match_expressions: Some(vec![requirement]), match_fields: None },
     };
-    Affinity {
-        node_affinity: Some(NodeAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(
-                wanted.into_iter().map(term).collect(),
-            ),
-            ..NodeAffinity::default()
-        }),
-        ..Affinity::default()
-    }
+    wanted.into_iter().map(term).collect()
 }
 
 #[cfg(test)]
@@ -108,18 +119,27 @@ mod tests {
 
     #[test]
     fn jobs_follow_those_who_need_the_weights() {
-        assert_eq!(Wishes::of(&[]), Wishes::default());
-        assert_eq!(Wishes::of(&[user("accelerator: {class: CPU}")]), Wishes::default());
-        let nodes = Wishes::of(&[user(
+        let anywhere = BTreeSet::new();
+        assert_eq!(Wishes::of(&[], &anywhere), Wishes::default());
+        assert_eq!(Wishes::of(&[user("accelerator: {class: CPU}")], &anywhere), Wishes::default());
+        let users = [user(
             "placement: {nodeSelector: {rack: r1}, tolerations: [{key: k, operator: Exists, effect: NoSchedule}]}",
-        )]);
+        )];
+        let nodes = Wishes::of(&users, &anywhere);
         let preferred = nodes.affinity.unwrap().node_affinity.unwrap();
+        assert_eq!(preferred.required_during_scheduling_ignored_during_execution, None);
         let preferred = preferred.preferred_during_scheduling_ignored_during_execution.unwrap();
         let keys =
             |t: &PreferredSchedulingTerm| t.preference.match_expressions.as_ref().unwrap()[0].key.clone();
         assert_eq!(preferred.iter().map(keys).collect::<Vec<_>>(), [PRODUCT, "rack"]);
         assert_eq!(nodes.tolerations.len(), 2);
         assert_eq!(nodes.tolerations[1].effect.as_deref(), Some("NoSchedule"));
+
+        // Its weights are being read on a node, and no other can have the volume.
+        let there = Wishes::of(&users, &BTreeSet::from(["n".to_owned()])).affinity.unwrap();
+        let required = there.node_affinity.unwrap().required_during_scheduling_ignored_during_execution;
+        let term = &required.unwrap().node_selector_terms[0];
+        assert_eq!(term.match_fields.as_ref().unwrap()[0].values, Some(vec!["n".to_owned()]));
     }
 
     #[test]
@@ -129,7 +149,7 @@ mod tests {
             user("placement: {priorityClassName: high}, serving: {imagePullSecrets: [{name: b}, {name: a}]}"),
             user("placement: {priorityClassName: low}"),
         ];
-        let wishes = Wishes::of(&users);
+        let wishes = Wishes::of(&users, &BTreeSet::new());
         assert_eq!(wishes.priority_class_name.as_deref(), Some("high"));
         assert_eq!(wishes.image_pull_secrets, ["a", "b"]);
     }
