@@ -7,6 +7,7 @@ pub mod audit;
 pub mod kubelet;
 pub mod rights;
 pub mod scene;
+pub mod stage;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

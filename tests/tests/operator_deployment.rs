@@ -5,10 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
-mod operator_deployment {
-    pub(crate) mod stage;
-}
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -16,13 +12,13 @@ use contract::labels;
 use e2e::operator::audit::Call;
 use e2e::operator::kubelet::Node;
 use e2e::operator::scene::{LIMIT, Scene, condition, only};
+use e2e::operator::stage::{KIND, change, of, pods, run, says, scene, spec, status};
 use e2e::operator::{Operator, Site, is_owned};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use nix::sys::signal::Signal;
-use operator_deployment::stage::{KIND, change, of, pods, run, says, scene, spec, status};
 use serde_json::{Value, json};
 
 const CHAT: (&str, &str) = (KIND, "chat");

@@ -1,24 +1,28 @@
 //! What every scene of a deployment needs: a model, its volume, a node, and a look at the status.
+//!
+//! In: a [`Scene`]. Out: objects in it, and what is said of them. It must not know what a scene is about.
+//!
+//! # Panics
+//! Where the API server does not do what a test asks of it.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use anyhow::{Result, ensure};
 use contract::labels;
-use e2e::operator::kubelet::Node;
-use e2e::operator::scene::{Scene, inspection};
-use e2e::operator::{Operator, Site};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-pub(crate) const KIND: &str = "LlmDeployment";
+use super::kubelet::Node;
+use super::scene::{Scene, inspection};
+use super::{Operator, Site};
+
+/// The kind of a deployment.
+pub const KIND: &str = "LlmDeployment";
 
 /// A scene with a model that is ready, and a node with so many cards.
-pub(crate) async fn scene<'a>(
-    site: &'a Site,
-    operator: &'a Operator,
-    name: &str,
-    cards: u32,
-) -> (Scene<'a>, Node) {
+pub async fn scene<'a>(site: &'a Site, operator: &'a Operator, name: &str, cards: u32) -> (Scene<'a>, Node) {
     let scene = site.scene(operator, name).await.unwrap();
     site.namespace(&scene.client, name).await.unwrap();
     let node = Node::join(&scene.client, name, cards, 1).await.unwrap();
@@ -43,7 +47,7 @@ pub(crate) async fn scene<'a>(
 }
 
 /// The claim of the model, bound to a volume that every node can read.
-pub(crate) async fn volume(scene: &Scene<'_>) {
+pub async fn volume(scene: &Scene<'_>) {
     let size = json!({ "storage": "1Gi" });
     let volume = json!({
         "metadata": { "name": scene.namespace },
@@ -66,19 +70,22 @@ pub(crate) async fn volume(scene: &Scene<'_>) {
 }
 
 /// What a user asks for: the model on nodes of this name.
-pub(crate) fn spec(node: &str, replicas: u32) -> Value {
+#[must_use]
+pub fn spec(node: &str, replicas: u32) -> Value {
     json!({
         "model": { "modelRef": { "name": "tiny" } }, "replicas": replicas,
         "placement": { "nodeSelector": { "kubernetes.io/hostname": node } },
     })
 }
 
-pub(crate) fn of(name: &str) -> ListParams {
+/// Selects what carries the label of a deployment.
+#[must_use]
+pub fn of(name: &str) -> ListParams {
     ListParams::default().labels(&format!("{}={name}", labels::DEPLOYMENT))
 }
 
 /// Waits until the deployment has so many pods; in the order of their replicas.
-pub(crate) async fn pods(scene: &Scene<'_>, name: &str, count: usize) -> Result<Vec<Pod>> {
+pub async fn pods(scene: &Scene<'_>, name: &str, count: usize) -> Result<Vec<Pod>> {
     let all: Api<Pod> = scene.all();
     scene
         .wait(&format!("{count} pods of {name}"), async || {
@@ -91,17 +98,19 @@ pub(crate) async fn pods(scene: &Scene<'_>, name: &str, count: usize) -> Result<
         .await
 }
 
-pub(crate) async fn run(node: &Node, pod: &Pod) {
+/// Runs a pod until it is ready.
+pub async fn run(node: &Node, pod: &Pod) {
     node.bind(pod).await.unwrap();
     node.runs(pod, true).await.unwrap();
 }
 
-pub(crate) async fn status(scene: &Scene<'_>, name: &str) -> Value {
+/// The status of a deployment.
+pub async fn status(scene: &Scene<'_>, name: &str) -> Value {
     scene.ours(KIND).get(name).await.unwrap().data["status"].clone()
 }
 
 /// Waits until the status says this at this path.
-pub(crate) async fn says(scene: &Scene<'_>, name: &str, path: &str, value: &Value) {
+pub async fn says(scene: &Scene<'_>, name: &str, path: &str, value: &Value) {
     let all = scene.ours(KIND);
     let said = scene.wait(format!("{name}: {path}: {value}"), async || {
         let status = all.get(name).await?.data["status"].clone();
@@ -111,7 +120,8 @@ pub(crate) async fn says(scene: &Scene<'_>, name: &str, path: &str, value: &Valu
     said.await.unwrap();
 }
 
-pub(crate) async fn change(scene: &Scene<'_>, spec: &Value) {
+/// Changes the spec of `chat`.
+pub async fn change(scene: &Scene<'_>, spec: &Value) {
     let patch = Patch::Merge(json!({ "spec": spec }));
     scene.ours(KIND).patch("chat", &PatchParams::default(), &patch).await.unwrap();
 }
