@@ -25,6 +25,17 @@ pub fn newest(events: &[Event]) -> Option<&Event> {
     events.iter().filter(|event| is_warning(event)).max_by_key(|event| time(event))
 }
 
+/// What a controller says of pods that it cannot make for `owner`, without what differs at each try: the pod's made-up
+/// name, and that it was said before. Written as it comes, each try would be another status.
+#[must_use]
+pub fn of_any_pod(message: &str, owner: &str) -> String {
+    const AGAIN: &str = "(combined from similar events): ";
+    let message = message.strip_prefix(AGAIN).unwrap_or(message);
+    let name = format!("\"{owner}-");
+    let parts = message.split_once(&name).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1)));
+    parts.map_or_else(|| message.to_owned(), |(before, after)| format!("{before}{name}*\"{after}"))
+}
+
 /// The newest warning, unless something went well after it.
 #[must_use]
 pub fn unresolved(events: &[Event]) -> Option<&Event> {
@@ -56,6 +67,20 @@ mod tests {
             .unwrap()
         };
         all.iter().map(event).collect()
+    }
+
+    #[test]
+    fn a_pod_that_is_refused_again_is_refused_in_the_same_words() {
+        let words = |pod: &str| {
+            format!("Error creating: pods \"m-fetch-1-{pod}\" is forbidden: exceeded quota: \"q\"")
+        };
+        let expected = words("*");
+        assert_eq!(of_any_pod(&words("kljxv"), "m-fetch-1"), expected);
+        let again = format!("(combined from similar events): {}", words("jdlkl"));
+        assert_eq!(of_any_pod(&again, "m-fetch-1"), expected);
+        for other in ["no name in it", "\"m-fetch-1-open"] {
+            assert_eq!(of_any_pod(other, "m-fetch-1"), other);
+        }
     }
 
     #[test]

@@ -32,8 +32,10 @@ use contract::http::{METRICS, READYZ};
 use rights::Rights;
 use scene::Scene;
 
-/// The image that pods and jobs name. Nothing pulls it where there is no kubelet.
+/// The image that jobs and pods without cards name. Nothing pulls it where there is no kubelet.
 pub const RUNTIME_IMAGE: &str = "registry.invalid/llm-fleet-runtime:test";
+/// The image that pods with cards name.
+pub const CUDA_IMAGE: &str = "registry.invalid/llm-fleet-runtime-cuda:test";
 /// Name of the lease, as the chart's rights want it.
 pub const LEASE: &str = "llm-fleet";
 /// Namespace of the lease, as the chart was rendered for.
@@ -169,6 +171,7 @@ impl Site {
             &format!("--admin-port={}", admin.port()),
             &format!("--identity={identity}"),
             &format!("--runtime-image={RUNTIME_IMAGE}"),
+            &format!("--runtime-cuda-image={CUDA_IMAGE}"),
         ]);
         command.args(*more);
         let process = Bound::spawn("llm-fleet-operator", command, log.clone())?;

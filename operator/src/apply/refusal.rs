@@ -42,13 +42,16 @@ impl RefusalReason {
     }
 }
 
-/// What the API server says where a ResourceQuota or a LimitRange refuses. One says all that it finds at once, in a list.
-const QUOTA: [&str; 5] = [
+/// What the API server says where a ResourceQuota or a LimitRange refuses. One says all that it finds at once, in a list;
+/// the last is what follows from the limit that a LimitRange gives to who names none, since we ask for no more than the
+/// limits that we name.
+const QUOTA: [&str; 6] = [
     "exceeded quota: ",
     "failed quota: ",
     "insufficient quota to match these scopes: ",
     " usage per ",
     " limit to request ratio per ",
+    "must be less than or equal to cpu limit of ",
 ];
 
 /// A refusal, with the API server's own words.
@@ -78,7 +81,7 @@ fn reason(status: &Status) -> Option<RefusalReason> {
             Some(RefusalReason::NamespaceTerminating)
         }
         404 if says("namespaces ") => Some(RefusalReason::NamespaceTerminating),
-        403 if QUOTA.iter().any(|words| says(words)) => Some(RefusalReason::QuotaExceeded),
+        403 | 422 if QUOTA.iter().any(|words| says(words)) => Some(RefusalReason::QuotaExceeded),
         403 if says("violates PodSecurity") => Some(RefusalReason::PodSecurity),
         403 => Some(RefusalReason::Forbidden),
         500 if says("failed calling webhook") => Some(RefusalReason::WebhookFailed),
@@ -152,6 +155,11 @@ mod tests {
                 500,
                 r#"Internal error occurred: failed calling webhook "w": connection refused"#,
                 RefusalReason::WebhookFailed,
+            ),
+            (
+                422,
+                r#"Pod "x" is invalid: spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#,
+                RefusalReason::QuotaExceeded,
             ),
             (422, "field is immutable", RefusalReason::Invalid),
         ];

@@ -150,7 +150,8 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
     match &state {
         State::NoPod => {
             let warning = warning(&context.client, job.as_ref()).await;
-            observed.job_warning = observed.known_of(warning);
+            let warning = observed.known_of(warning);
+            observed.job_warning = warning.map(|words| warnings::of_any_pod(&words, &job.name_any()));
         }
         State::Starting | State::Blocked(_) => {
             if let Some(claim) = observed.claim.clone().filter(|claim| is_pending(claim)) {
