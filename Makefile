@@ -43,6 +43,10 @@ test: setup-node tools model images ## Every test, with real components; the las
 upgrade: setup-node tools model images ## Live models from another state (FROM=<git ref>) to this one and back
 	@deploy/upgrade.sh "$(FROM)"
 
+.PHONY: faults
+faults: setup tools ## Kill the operator at each of its writes, fail its API server; target/reports/faults.json
+	@deploy/faults.sh
+
 .PHONY: setup
 setup: ## Install the Debian packages that are missing
 	@deploy/setup.sh

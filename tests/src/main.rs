@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use e2e::faults::report;
 use e2e::forward::Forward;
 use e2e::lab::settings::Card;
 use e2e::lab::up::Options;
@@ -44,6 +45,12 @@ enum Subcommands {
         /// Remove what it made, and nothing else.
         #[arg(long)]
         down: bool,
+    },
+    /// Join what the fault tests found into one report, and fail if it is not as it must be.
+    Faults {
+        /// Only remove what was found before.
+        #[arg(long)]
+        forget: bool,
     },
     /// Start the lab, or heal it, or check that it runs.
     Up(Choices),
@@ -149,6 +156,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Subcommands::Demo { check: true, .. } => demo::check(&std::env::current_exe()?)?,
         Subcommands::Demo { down: true, .. } => demo::remove().await?,
         Subcommands::Demo { .. } => demo::run(std::env::current_exe()?).await?,
+        Subcommands::Faults { forget: true } => report::forget()?,
+        Subcommands::Faults { forget: false } => report::gather()?,
         Subcommands::Down => down::down(&Cache::from_env()?.lab(name)?).await?,
         Subcommands::Status => print!("{}", status::describe(&Lab::open(name)?)?),
         Subcommands::LoadImage { files } => {

@@ -80,6 +80,12 @@ impl Node {
         Ok(node)
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn pods(&self, pod: &v1::Pod) -> Api<v1::Pod> {
         Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default())
     }
@@ -131,6 +137,11 @@ impl Node {
     /// Lets go of a pod that is being deleted, as when its containers have ended.
     pub async fn lets_go(&self, pod: &v1::Pod) -> Result<()> {
         self.is_asked_to_let_go(pod).await?;
+        self.has_ended(pod).await
+    }
+
+    /// Says that the containers of a pod that is being deleted have ended.
+    pub async fn has_ended(&self, pod: &v1::Pod) -> Result<()> {
         self.pods(pod).delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
         Ok(())
     }

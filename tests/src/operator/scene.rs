@@ -57,9 +57,7 @@ impl Scene<'_> {
 
     /// Applies a spec of one of our kinds, as a user would.
     pub async fn apply(&self, kind: &str, name: &str, spec: &Value) -> Result<DynamicObject> {
-        let object = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind, "metadata": { "name": name }, "spec": spec,
-        });
+        let object = wish(kind, name, spec);
         Ok(self.ours(kind).patch(name, &PatchParams::apply("user").force(), &Patch::Apply(&object)).await?)
     }
 
@@ -133,6 +131,12 @@ impl Scene<'_> {
 pub fn ours(client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, kind));
     Api::namespaced_with(client.clone(), namespace, &resource)
+}
+
+/// An object of one of our kinds, as a user writes it.
+#[must_use]
+pub fn wish(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({ "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
 /// The only one of its kind.

@@ -1,0 +1,120 @@
+//! The operator is killed before and after each of its writes, and another process goes on: to the same end, by the
+//! same creations and deletions, without an object too many.
+//!
+//! `make faults` tries both moments at every write. `make test` has time for every third write, before it and after it
+//! in turn.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
+use std::time::Instant;
+
+use e2e::faults::kill::{Course, Kill, Moment, Stage};
+use e2e::faults::report::{Fault, Fragment, everything};
+use e2e::operator::Site;
+use e2e::operator::kubelet::{Node, serve_log};
+use e2e::operator::scene::inspection;
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::json;
+
+/// How many runs take place at once, each with a node of its own.
+const STAGES: usize = 4;
+/// How often a run is begun anew that did not come to its write: the order of writes of two loops may vary.
+const ATTEMPTS: usize = 3;
+
+/// A run that is killed at this write, or the last of some that did not come to it.
+async fn killed(stage: &Stage<'_>, kill: Kill, reference: &Course) -> Course {
+    let (change, moment) = kill;
+    let when = format!("{moment:?}").to_lowercase();
+    let mut attempt = 1;
+    loop {
+        let namespace = format!("kill-{when}-{change}-{attempt}");
+        let course = stage.run(&namespace, Some(kill), Some(reference)).await.unwrap();
+        let Course { took, differences, killed, .. } = &course;
+        let write = if *killed { reference.nth(change) } else { "which never came".to_owned() };
+        println!("{when} write {change} ({write}): {took:.1?} {}", differences.join("; "));
+        if *killed || !differences.is_empty() || attempt == ATTEMPTS {
+            return course;
+        }
+        attempt += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whenever_it_is_killed_it_comes_to_the_same() {
+    let site = Site::start("llm-fleet.yaml").await.unwrap();
+    let client = site.plane.client().await.unwrap();
+    let class = json!({ "metadata": { "name": "nvidia" }, "handler": "runc" });
+    let class: RuntimeClass = serde_json::from_value(class).unwrap();
+    Api::all(client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    // Volumes come from the test alone, and nobody complains until then.
+    let class = json!({
+        "metadata": { "name": "none" }, "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    let class: StorageClass = serde_json::from_value(class).unwrap();
+    Api::all(client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    let (certificate, key) = site.plane.server_certificate();
+    let log = serve_log(&certificate, &key, inspection().unwrap().to_line().unwrap() + "\n").unwrap();
+    let stages = (0..STAGES).map(async |n| {
+        let node = Node::join(&client, &format!("stage-node-{n}"), 3, log).await?;
+        anyhow::Ok(Stage { site: &site, client: client.clone(), node })
+    });
+    let stages = try_join_all(stages).await.unwrap();
+
+    let began = Instant::now();
+    let reference = stages[0].run("undisturbed", None, None).await.unwrap();
+    for change in 1..=reference.changes {
+        println!("{change}: {}", reference.nth(change));
+    }
+    println!("{:?} in {:?}", reference.counts, reference.took);
+    let control = stages[1].run("undisturbed-too", None, Some(&reference)).await.unwrap();
+    println!("undisturbed, again: {} writes, {:?}", control.changes, control.took);
+    assert!(control.differences.is_empty(), "two undisturbed runs differ: {:?}", control.differences);
+    assert_eq!((control.doubles, reference.doubles), (0, 0));
+
+    let moments = |change: u64| match (everything(), change % 6) {
+        (true, _) => vec![Moment::Before, Moment::After],
+        (false, 1) => vec![Moment::Before],
+        (false, 4) => vec![Moment::After],
+        (false, _) => Vec::new(),
+    };
+    let kills: Vec<Kill> =
+        (1..=reference.changes).flat_map(|n| moments(n).into_iter().map(move |moment| (n, moment))).collect();
+    let (stages, kills, reference) = (&stages, &kills, &reference);
+    let courses = join_all((0..STAGES).map(async |n| {
+        let mut courses = Vec::new();
+        for kill in kills.iter().skip(n).step_by(STAGES) {
+            courses.push((kill.1, killed(&stages[n], *kill, reference).await));
+        }
+        courses
+    }));
+    let courses: Vec<(Moment, Course)> = courses.await.into_iter().flatten().collect();
+    let sum = |of: fn(&Course) -> u64| courses.iter().map(|(_, course)| of(course)).sum();
+    let fault = |name: &str, moment: Moment| {
+        let runs = courses.iter().filter(|(at, course)| *at == moment && course.killed);
+        let survived = runs.clone().filter(|(_, course)| course.is_as_expected());
+        Fault { name: name.to_owned(), tried: runs.count() as u64, survived: survived.count() as u64 }
+    };
+    let fragment = Fragment {
+        writes_enumerated: Some(reference.changes),
+        kills: sum(|course| course.killed.into()),
+        divergences: sum(|course| (!course.differences.is_empty()).into()),
+        orphans: sum(|course| course.orphans),
+        duplicate_creates: sum(|course| course.duplicate_creates),
+        two_writers: sum(|course| course.doubles),
+        faults: vec![
+            fault("killed before a write", Moment::Before),
+            fault("killed after a write, before the answer", Moment::After),
+        ],
+        ..Fragment::default()
+    };
+    println!("{fragment:?} in {:?}", began.elapsed());
+    fragment.leave("kills").unwrap();
+    let bad = (fragment.divergences, fragment.orphans, fragment.duplicate_creates, fragment.two_writers);
+    assert_eq!(bad, (0, 0, 0, 0));
+    assert_eq!(fragment.kills, kills.len() as u64);
+}
