@@ -31,8 +31,10 @@ pub struct Job {
     pub prompt: Vec<u32>,
     /// Most tokens to generate; at least one.
     pub max_tokens: u32,
-    /// Tokens that end the answer.
+    /// Tokens that end the answer, which come last in it.
     pub ends: Arc<BTreeSet<u32>>,
+    /// Tokens of the answer before which none of those is chosen.
+    pub min_tokens: u32,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Whose it is and how urgent.

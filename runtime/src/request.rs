@@ -7,11 +7,13 @@
 
 mod fields;
 mod messages;
+mod sampling;
 
 use serde_json::{Value as Json, json};
 
 use crate::tokens::Message;
 use fields::Fields;
+pub use sampling::Sampling;
 
 /// Most bytes of a body.
 pub const MAX_BODY: usize = 4 << 20;
@@ -71,17 +73,6 @@ impl Prompt {
             Self::Text(_) => "prompt",
         }
     }
-}
-
-/// How tokens are chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 takes the likeliest.
-    pub temperature: f32,
-    /// Share of probability that is chosen from, likeliest first.
-    pub top_p: f32,
-    /// Equal seeds give equal answers; absent: whatever the server likes.
-    pub seed: Option<u64>,
 }
 
 /// How an answer is delivered.
@@ -152,11 +143,7 @@ pub fn completion(body: &[u8], served: &str) -> Result<ValidRequest, Invalid> {
 }
 
 fn common(mut fields: Fields, prompt: Prompt, max_tokens: Option<u32>) -> Result<ValidRequest, Invalid> {
-    let sampling = Sampling {
-        temperature: fields.number("temperature", 0.0, 2.0)?.unwrap_or(1.0),
-        top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
-        seed: fields.integer("seed")?,
-    };
+    let sampling = sampling::sampling(&mut fields, max_tokens)?;
     let stop = stop(&mut fields)?;
     let priority = fields.rank("priority")?.unwrap_or_default();
     let cache_salt = cache_salt(&mut fields)?;
@@ -251,9 +238,6 @@ fn neutral(fields: &mut Fields) -> Result<(), Invalid> {
         ("suffix", vec![json!("")]),
         ("logprobs", vec![json!(false)]),
         ("top_logprobs", vec![json!(0)]),
-        ("presence_penalty", vec![json!(0)]),
-        ("frequency_penalty", vec![json!(0)]),
-        ("logit_bias", vec![json!({})]),
         ("response_format", vec![json!({"type": "text"})]),
         ("tools", vec![json!(none)]),
         ("tool_choice", vec![json!("none"), json!("auto")]),

@@ -152,12 +152,6 @@ impl Tokens {
         self.ends.clone()
     }
 
-    /// Whether this token ends an answer.
-    #[must_use]
-    pub fn is_end(&self, token: u32) -> bool {
-        self.ends.contains(&token)
-    }
-
     /// Most bytes of a text that may have no more than so many tokens.
     #[must_use]
     pub const fn most_bytes(&self, tokens: u32) -> usize {

@@ -13,6 +13,7 @@ use contract::device::DeviceClass;
 use contract::header::gguf;
 use contract::{KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
+use runtime::engine::sampler::adjust::Past;
 use runtime::engine::sampler::{Draw, Sampling, Scratch, sample};
 use runtime::engine::sequence::Class;
 use runtime::engine::worker::Worker;
@@ -83,9 +84,11 @@ fn greedy(step_tokens: usize, n: usize) -> Vec<u32> {
         let logits = model.forward(&StepInput::of(&[part]).unwrap(), &mut cache).unwrap();
         done = end;
         if done == tokens.len() {
-            let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+            let sampling = Sampling::default();
             let draw = Draw { position: done as u32, choice: 0 };
-            let next = with_floats(&logits, |row| sample(row, sampling, draw, &mut Scratch::default()));
+            let next = with_floats(&logits, |row| {
+                sample(row, &sampling, &Past::default(), draw, &mut Scratch::default())
+            });
             tokens.push(next.unwrap());
         }
     }
@@ -102,9 +105,9 @@ fn it_knows_what_http_stands_for_however_it_is_computed() {
 /// One of several requests that begin alike; `salt` keeps it from finding what others computed.
 fn job(n: u32, salt: &str) -> Job {
     let prompt = PROMPT.iter().copied().chain((0..n * 11 % 40).map(|i| 300 + i * n)).collect();
-    let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: n.into() };
+    let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: n.into(), ..Sampling::default() };
     let class = Class { salt: salt.into(), ..Class::default() };
-    Job { prompt, max_tokens: 40, ends: Arc::default(), sampling, class }
+    Job { prompt, max_tokens: 40, ends: Arc::default(), min_tokens: 0, sampling, class }
 }
 
 fn submit(engine: &EngineHandle, job: Job) -> tokio::sync::mpsc::Receiver<Event> {

@@ -4,15 +4,33 @@
 //! streamed: a draw depends on (seed, position, choice) alone, so that a request gives the same tokens alone, in a
 //! batch, or preempted and begun again. It must not know requests or text.
 
-/// How a sequence wants its tokens chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+pub mod adjust;
+
+use adjust::{Adjust, Past};
+
+/// How a sequence wants its tokens chosen: logits are adjusted, divided by the temperature, and of the probabilities
+/// that follow, those are drawn from that `min_p`, then `top_k`, then `top_p` leave.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// What logits are divided by; zero takes the largest.
     pub temperature: f32,
     /// The share of probability that the most likely tokens drawn from have to reach; one draws from all.
     pub top_p: f32,
+    /// How many of the most likely are drawn from; zero: all.
+    pub top_k: u32,
+    /// The least probability, as a share of the most likely token's.
+    pub min_p: f32,
     /// What the random numbers are made of.
     pub seed: u64,
+    /// What is done to logits before.
+    pub adjust: Adjust,
+}
+
+impl Default for Sampling {
+    /// The most likely token.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, adjust: Adjust::default() }
+    }
 }
 
 /// Which draw of a request this is.
@@ -27,6 +45,9 @@ pub struct Draw {
 /// Memory that sampling reuses from token to token.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    logits: Vec<f32>,
+    /// How often each token of the vocabulary was seen; zero between two calls.
+    counts: Vec<u32>,
     weights: Vec<f32>,
     candidates: Vec<u32>,
 }
@@ -38,17 +59,20 @@ const NUCLEUS_STEP: f32 = 1e-3;
 ///
 /// # Panics
 /// Where there are no logits.
-pub fn sample(logits: &[f32], sampling: Sampling, draw: Draw, scratch: &mut Scratch) -> u32 {
+pub fn sample(logits: &[f32], sampling: &Sampling, past: &Past, draw: Draw, scratch: &mut Scratch) -> u32 {
+    let Scratch { logits: adjusted, counts, weights, candidates } = scratch;
+    let logits = adjust::adjust(logits, &sampling.adjust, past, (adjusted, counts));
     let (best, largest) = most_likely(logits);
     if sampling.temperature <= 0.0 || !largest.is_finite() {
         return best;
     }
-    let Scratch { weights, candidates } = scratch;
     weights.clear();
     let weight = |logit: &f32| {
-        if logit.is_finite() { ((logit - largest) / sampling.temperature).exp() } else { 0.0 }
+        let weight = if logit.is_finite() { ((logit - largest) / sampling.temperature).exp() } else { 0.0 };
+        if weight >= sampling.min_p { weight } else { 0.0 }
     };
     weights.extend(logits.iter().map(weight));
+    keep_largest(weights, sampling.top_k as usize, candidates);
     let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
     let random = uniform(sampling.seed, draw);
     if sampling.top_p >= 1.0 {
@@ -56,6 +80,23 @@ pub fn sample(logits: &[f32], sampling: Sampling, draw: Draw, scratch: &mut Scra
     }
     let mass = nucleus(weights, f64::from(sampling.top_p) * total, candidates);
     pick(candidates.iter().map(|id| (*id, weights[*id as usize])), random * mass).unwrap_or(best)
+}
+
+/// Makes all but the `n` largest weights zero, of equal ones those of higher ids; `n` of zero changes nothing.
+fn keep_largest(weights: &mut [f32], n: usize, ids: &mut Vec<u32>) {
+    if n == 0 || n >= weights.len() {
+        return;
+    }
+    ids.clear();
+    ids.extend((0..).zip(weights.iter()).filter(|(_, weight)| **weight > 0.0).map(|(id, _)| id));
+    if ids.len() > n {
+        let (_, _, rest) = ids.select_nth_unstable_by(n - 1, |a, b| {
+            weights[*b as usize].total_cmp(&weights[*a as usize]).then(a.cmp(b))
+        });
+        for id in rest {
+            weights[*id as usize] = 0.0;
+        }
+    }
 }
 
 /// The lowest id of the largest logit, and that logit.
@@ -129,15 +170,22 @@ mod tests {
     const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY];
 
     fn drawn(logits: &[f32], temperature: f32, top_p: f32, position: u32) -> u32 {
-        let sampling = Sampling { temperature, top_p, seed: 7 };
-        sample(logits, sampling, Draw { position, choice: 0 }, &mut Scratch::default())
+        draw(logits, &Sampling { temperature, top_p, seed: 7, ..Sampling::default() }, position)
+    }
+
+    fn draw(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
+        sample(logits, sampling, &Past::default(), Draw { position, choice: 0 }, &mut Scratch::default())
     }
 
     fn shares(logits: &[f32], temperature: f32, top_p: f32) -> Vec<f64> {
+        shares_of(logits, &Sampling { temperature, top_p, seed: 7, ..Sampling::default() })
+    }
+
+    fn shares_of(logits: &[f32], sampling: &Sampling) -> Vec<f64> {
         const DRAWS: u32 = 20_000;
         let mut counts = vec![0.0; logits.len()];
         for position in 0..DRAWS {
-            counts[drawn(logits, temperature, top_p, position) as usize] += 1.0 / f64::from(DRAWS);
+            counts[draw(logits, sampling, position) as usize] += 1.0 / f64::from(DRAWS);
         }
         counts
     }
@@ -167,6 +215,21 @@ mod tests {
         assert!(close(&shares(&LOGITS, 1.0, 0.1), &[0.0, 1.0, 0.0, 0.0, 0.0]));
         let flat: Vec<f32> = (0..4000).map(|id| -0.01 * id as f32).collect();
         assert!((0..200).all(|position| drawn(&flat, 1.0, 0.2, position) < 23));
+    }
+
+    #[test]
+    fn only_the_most_likely_are_drawn_from() {
+        let sampling = |top_k, min_p, top_p| {
+            let base = Sampling { temperature: 1.0, seed: 7, ..Sampling::default() };
+            Sampling { top_k, min_p, top_p, ..base }
+        };
+        let logits = [0.0, 2.0, 1.0, 2.0, -1.0].map(|n: f32| n * std::f32::consts::LN_2);
+        // Weights 1, 4, 2, 4, 0.5.
+        assert!(close(&shares_of(&logits, &sampling(1, 0.0, 1.0)), &[0.0, 1.0, 0.0, 0.0, 0.0]));
+        assert!(close(&shares_of(&logits, &sampling(3, 0.0, 1.0)), &[0.0, 0.4, 0.2, 0.4, 0.0]));
+        assert!(close(&shares_of(&logits, &sampling(99, 0.4, 1.0)), &[0.0, 0.4, 0.2, 0.4, 0.0]));
+        // Of ten that are left, the nucleus of three quarters is eight.
+        assert!(close(&shares_of(&logits, &sampling(3, 0.0, 0.75)), &[0.0, 0.5, 0.0, 0.5, 0.0]));
     }
 
     #[test]

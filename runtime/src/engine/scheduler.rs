@@ -208,6 +208,12 @@ impl Scheduler {
         self.running.iter_mut().find(|s| s.id == id).is_some_and(|s| s.push(token))
     }
 
+    /// Prompt and answer of a sequence that runs.
+    #[must_use]
+    pub fn tokens(&self, id: SequenceId) -> Option<(&[u32], &[u32])> {
+        self.running.iter().find(|s| s.id == id).map(Sequence::tokens)
+    }
+
     /// How busy it is.
     #[must_use]
     pub fn load(&self) -> Load {

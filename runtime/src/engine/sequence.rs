@@ -172,6 +172,12 @@ impl Sequence {
 
     /// Prompt and answer.
     #[must_use]
+    pub fn tokens(&self) -> (&[u32], &[u32]) {
+        self.tokens.split_at(self.n_prompt as usize)
+    }
+
+    /// Tokens of prompt and answer.
+    #[must_use]
     pub fn n_tokens(&self) -> u32 {
         u32::try_from(self.tokens.len()).expect("a sequence fits in a context, which is a u32")
     }

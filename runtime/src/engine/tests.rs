@@ -12,9 +12,9 @@ fn start(rule: Rule, n_blocks: u32, sequences: u32, queue: u32) -> EngineHandle 
 }
 
 fn job(prompt: &[u32], max_tokens: u32) -> Job {
-    let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+    let sampling = Sampling::default();
     let ends = Arc::new(BTreeSet::from([token("<end>")]));
-    Job { prompt: prompt.to_vec(), max_tokens, ends, sampling, class: Class::default() }
+    Job { prompt: prompt.to_vec(), max_tokens, ends, min_tokens: 0, sampling, class: Class::default() }
 }
 
 async fn collect(mut stream: mpsc::Receiver<Event>) -> Vec<Event> {
@@ -46,6 +46,17 @@ async fn answers_end_at_the_end_token_or_at_their_length() {
     assert_eq!(stopped, [&tokens[..], &[Event::Finished(FinishReason::Stop)]].concat());
     let cut = collect(submit(&engine, job(&[x], 1)).unwrap()).await;
     assert_eq!(cut, [Event::Token(x + 1), Event::Finished(FinishReason::Length)]);
+}
+
+#[tokio::test]
+async fn an_end_is_not_chosen_before_it_may_be() {
+    let engine = start(Rule::Successor, 8, 2, 4);
+    let x = token("x");
+    let early = Job { min_tokens: 2, ..job(&[x], 9) };
+    assert_eq!(collect(submit(&engine, early).unwrap()).await.len(), 4, "the end is the third");
+    let late = collect(submit(&engine, Job { min_tokens: 3, ..job(&[x], 9) }).unwrap()).await;
+    assert_eq!(late[..2], [x + 1, x + 2].map(Event::Token));
+    assert_ne!(late[2], Event::Token(token("<end>")));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::sampler::adjust::Past;
 use super::sampler::{Draw, Sampling, Scratch, sample};
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
 use super::sequence::{Sequence, SequenceId};
@@ -30,6 +31,7 @@ pub struct Worker {
 
 struct Request {
     ends: Arc<BTreeSet<u32>>,
+    min_tokens: u32,
     sampling: Sampling,
     events: mpsc::Sender<Event>,
     /// Dropped when it is admitted.
@@ -86,11 +88,11 @@ impl Worker {
 
     fn arrive(&mut self, arrival: Arrival) {
         let Arrival { job, events, waits } = arrival;
-        let Job { prompt, max_tokens, ends, sampling, class } = job;
+        let Job { prompt, max_tokens, ends, min_tokens, sampling, class } = job;
         let id = SequenceId(self.next);
         self.next += 1;
         if self.scheduler.add(Sequence::new(id, &class, prompt, max_tokens)) {
-            self.requests.insert(id, Request { ends, sampling, events, waits: Some(waits) });
+            self.requests.insert(id, Request { ends, min_tokens, sampling, events, waits: Some(waits) });
         } else {
             let message = "the request needs more of the cache than there is".to_owned();
             emit(&events, Event::Failed(message));
@@ -133,14 +135,20 @@ impl Worker {
     /// Runs the model and chooses a token for every row of logits.
     fn choose(&mut self, step: &Step) -> Result<Vec<u32>, ForwardError> {
         let logits = self.model.forward(&step.input, &mut self.cache)?;
-        let (requests, scratch) = (&self.requests, &mut self.scratch);
+        let (requests, scheduler, scratch) = (&self.requests, &self.scheduler, &mut self.scratch);
         Ok(with_floats(&logits, |numbers| {
             let vocabulary = numbers.len() / step.rows.len().max(1);
             let row = |(row, (id, position)): (usize, &(SequenceId, u32))| {
                 let logits = &numbers[row * vocabulary..][..vocabulary];
                 let draw = Draw { position: *position, choice: 0 };
                 // Those who left since the step was planned are not missed.
-                requests.get(id).map_or(0, |r| sample(logits, r.sampling, draw, scratch))
+                let (Some(request), Some((prompt, answer))) = (requests.get(id), scheduler.tokens(*id))
+                else {
+                    return 0;
+                };
+                let early = answer.len() < request.min_tokens as usize;
+                let forbidden = early.then_some(&*request.ends);
+                sample(logits, &request.sampling, &Past { prompt, answer, forbidden }, draw, scratch)
             };
             step.rows.iter().enumerate().map(row).collect()
         })?)

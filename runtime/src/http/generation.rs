@@ -3,6 +3,7 @@
 //! In: a [`ValidRequest`]. Out: [`Part`]s.
 //! Streamed and whole answers are made of the same parts, so they cannot differ.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,15 +14,17 @@ use super::client::Client;
 use super::error::ApiError;
 use super::{App, InFlight};
 use crate::engine::sampler::Sampling;
+use crate::engine::sampler::adjust::Adjust;
 use crate::engine::{Event, FinishReason, Job, Place};
 use crate::metrics::RequestGuard;
-use crate::request::{Invalid, InvalidKind, Prompt, ValidRequest};
+use crate::request::{self, Invalid, InvalidKind, Prompt, ValidRequest};
 use crate::tokens::Tokens;
 use crate::tokens::stream::{Piece, TextStream};
 
 /// A request that the engine works on. Dropping it cancels the request.
 pub(super) struct Generation {
     tokens: Arc<Tokens>,
+    ends: Arc<BTreeSet<u32>>,
     events: mpsc::Receiver<Event>,
     text: TextStream,
     measure: RequestGuard,
@@ -73,17 +76,15 @@ impl Generation {
         }
         let prompt = encode(serving.tokens.clone(), prompt).await?;
         let max_tokens = room(prompt_param, prompt.len(), max_tokens, context)?;
-        let sampling = Sampling {
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            seed: sampling.seed.unwrap_or_else(random),
-        };
+        let (ends, min_tokens) = (ends(&serving.tokens, &sampling), sampling.min_tokens);
         let usage = Usage { prompt: prompt.len(), ..Usage::default() };
-        let ends = serving.tokens.ends();
         let class = client.class(priority, &cache_salt);
-        let events = serving.engine.submit(place, Job { prompt, max_tokens, ends, sampling, class })?;
+        let job =
+            Job { prompt, max_tokens, ends: ends.clone(), min_tokens, sampling: draws(sampling), class };
+        let events = serving.engine.submit(place, job)?;
         Ok(Self {
             tokens: serving.tokens.clone(),
+            ends,
             events,
             text: TextStream::new(stop),
             measure: RequestGuard::new(app.metrics.clone(), arrived, usage.prompt),
@@ -135,7 +136,7 @@ impl Generation {
     fn token(&mut self, token: u32) -> Piece {
         self.measure.token();
         self.usage.completion += 1;
-        if self.tokens.is_end(token) {
+        if self.ends.contains(&token) {
             return Piece::default();
         }
         let piece = self.text.push(&self.tokens, token);
@@ -150,6 +151,33 @@ impl Generation {
     fn end(&mut self, reason: FinishReason) {
         self.measure.finished(reason);
         self.state = State::Ending(reason);
+    }
+}
+
+/// Tokens that end the answer.
+fn ends(tokens: &Tokens, sampling: &request::Sampling) -> Arc<BTreeSet<u32>> {
+    let asked = &sampling.stop_token_ids;
+    match (sampling.ignore_eos, asked.is_empty()) {
+        (false, true) => tokens.ends(),
+        (false, false) => Arc::new(tokens.ends().union(asked).copied().collect()),
+        (true, _) => Arc::new(asked.clone()),
+    }
+}
+
+/// What of a request's wishes the sampler has to know.
+fn draws(asked: request::Sampling) -> Sampling {
+    Sampling {
+        temperature: asked.temperature,
+        top_p: asked.top_p,
+        top_k: asked.top_k,
+        min_p: asked.min_p,
+        seed: asked.seed.unwrap_or_else(random),
+        adjust: Adjust {
+            repetition: asked.repetition_penalty,
+            presence: asked.presence_penalty,
+            frequency: asked.frequency_penalty,
+            bias: asked.logit_bias,
+        },
     }
 }
 

@@ -130,6 +130,18 @@ async fn plain_text_goes_on_until_its_length_or_a_stop_string() {
     let (_, answer) = post(&state, COMPLETIONS, &body(json!({"stop": "DE"}))).await;
     assert_eq!(answer["choices"][0]["text"], "BC");
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let stop = json!({"stop_token_ids": [toy::token("D")]});
+    let (_, answer) = post(&state, COMPLETIONS, &body(stop)).await;
+    assert_eq!(
+        (&answer["choices"][0]["text"], &answer["usage"]["completion_tokens"]),
+        (&json!("BC"), &json!(3))
+    );
+    let past = json!({"prompt": "x", "ignore_eos": true});
+    let (_, answer) = post(&state, COMPLETIONS, &body(past)).await;
+    assert_eq!(
+        (&answer["choices"][0]["text"], &answer["choices"][0]["finish_reason"]),
+        (&json!("yz{|"), &json!("length"))
+    );
     let streamed = chunks(&state, COMPLETIONS, &body(json!({"stop": ["DE"], "stream": true}))).await;
     let text: String = streamed.iter().filter_map(|c| c["choices"][0]["text"].as_str()).collect();
     assert_eq!(text, "BC");

@@ -74,6 +74,15 @@ impl Fields {
         }
     }
 
+    /// A number of tokens.
+    pub(super) fn amount(&mut self, name: &str) -> Result<Option<u32>, Invalid> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_u64().and_then(|n| u32::try_from(n).ok()) {
+            Some(n) => Ok(Some(n)),
+            None => Err(self.wrong(name, &value, &format!("a whole number from 0 to {}", u32::MAX))),
+        }
+    }
+
     /// A number of tokens, at least one.
     pub(super) fn count(&mut self, name: &str) -> Result<Option<u32>, Invalid> {
         let Some(value) = self.take(name) else { return Ok(None) };

@@ -8,6 +8,24 @@ fn chat_with(extra: Json) -> Result<ValidRequest, Invalid> {
     chat(body.to_string().as_bytes(), SERVED)
 }
 
+/// What is meant where nothing is said.
+fn unsaid() -> Sampling {
+    Sampling {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        seed: None,
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        logit_bias: [].into(),
+        stop_token_ids: [].into(),
+        ignore_eos: false,
+        min_tokens: 0,
+    }
+}
+
 fn refused(extra: Json) -> (InvalidKind, String, String) {
     let shown = extra.to_string();
     let Invalid { kind, message, param } = chat_with(extra).expect_err(&shown);
@@ -17,7 +35,7 @@ fn refused(extra: Json) -> (InvalidKind, String, String) {
 #[test]
 fn defaults_are_those_of_the_api() {
     let request = chat_with(json!({})).unwrap();
-    assert_eq!(request.sampling, Sampling { temperature: 1.0, top_p: 1.0, seed: None });
+    assert_eq!(request.sampling, unsaid());
     assert_eq!((request.max_tokens, request.delivery), (None, Delivery::Whole));
     let completion = completion(br#"{"model":"smollm2","prompt":"Once"}"#, SERVED).unwrap();
     assert_eq!((completion.prompt, completion.max_tokens), (Prompt::Text("Once".into()), Some(16)));
@@ -32,11 +50,37 @@ fn every_field_reaches_its_place() {
         "priority": -3, "cache_salt": "mine"
     }))
     .unwrap();
-    assert_eq!(request.sampling, Sampling { temperature: 0.0, top_p: 0.5, seed: Some(u64::MAX) });
+    let said = Sampling { temperature: 0.0, top_p: 0.5, seed: Some(u64::MAX), ..unsaid() };
+    assert_eq!(request.sampling, said);
     assert_eq!((request.max_tokens, request.stop), (Some(7), vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!(request.delivery, Delivery::Stream { usage: true });
     assert_eq!((request.priority, request.cache_salt.as_str()), (-3, "mine"));
     assert_eq!(request.ignored, ["user"]);
+}
+
+#[test]
+fn the_ways_of_choosing_are_openais_and_vllms() {
+    let request = chat_with(json!({
+        "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "presence_penalty": -2, "frequency_penalty": 0.5,
+        "logit_bias": {"7": -100, "8": 1.5}, "stop_token_ids": [3, 2], "ignore_eos": true, "min_tokens": 4,
+        "max_tokens": 4
+    }));
+    let expected = Sampling {
+        top_k: 40,
+        min_p: 0.1,
+        repetition_penalty: 1.1,
+        presence_penalty: -2.0,
+        frequency_penalty: 0.5,
+        logit_bias: [(7, -100.0), (8, 1.5)].into(),
+        stop_token_ids: [2, 3].into(),
+        ignore_eos: true,
+        min_tokens: 4,
+        ..unsaid()
+    };
+    assert_eq!(request.unwrap().sampling, expected);
+    for all in [json!(-1), json!(0)] {
+        assert_eq!(chat_with(json!({"top_k": all})).unwrap().sampling, unsaid());
+    }
 }
 
 #[test]
@@ -62,6 +106,18 @@ fn values_out_of_bounds_are_named() {
         (json!({"max_tokens": 1u64 << 40}), "max_tokens"),
         (json!({"max_tokens": -1}), "max_tokens"),
         (json!({"seed": 0.5}), "seed"),
+        (json!({"top_k": -2}), "top_k"),
+        (json!({"min_p": 1.1}), "min_p"),
+        (json!({"repetition_penalty": 0}), "repetition_penalty"),
+        (json!({"presence_penalty": 2.5}), "presence_penalty"),
+        (json!({"frequency_penalty": "x"}), "frequency_penalty"),
+        (json!({"logit_bias": {"x": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"1": 101}}), "logit_bias"),
+        (json!({"logit_bias": [1]}), "logit_bias"),
+        (json!({"stop_token_ids": vec![1; 65]}), "stop_token_ids"),
+        (json!({"stop_token_ids": [-1]}), "stop_token_ids"),
+        (json!({"ignore_eos": 1}), "ignore_eos"),
+        (json!({"min_tokens": 5, "max_tokens": 4}), "min_tokens"),
         (json!({"priority": 1u64 << 31}), "priority"),
         (json!({"cache_salt": ""}), "cache_salt"),
         (json!({"cache_salt": "x".repeat(257)}), "cache_salt"),
@@ -99,8 +155,6 @@ fn what_would_change_the_answer_is_refused() {
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (json!({"logprobs": true}), "logprobs"),
-        (json!({"logit_bias": {"1": 5}}), "logit_bias"),
-        (json!({"frequency_penalty": 0.5}), "frequency_penalty"),
         (json!({"reasoning_effort": "high"}), "reasoning_effort"),
         (json!({"made_up": 1}), "made_up"),
         (

@@ -288,5 +288,5 @@ fn a_long_random_walk_breaks_nothing() {
         seen.found += counts.found;
         seen.preemptions += counts.preemptions;
     }
-    assert!(seen.found > 1000 && seen.preemptions > 100, "{seen:?}");
+    assert!(seen.found > 1000 && seen.preemptions > 20, "{seen:?}");
 }
