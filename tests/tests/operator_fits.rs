@@ -8,14 +8,13 @@
 mod operator_fits {
     pub(crate) mod refusals;
 }
-#[path = "operator_deployment/stage.rs"]
-mod stage;
 
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use contract::labels;
 use e2e::operator::scene::Scene;
+use e2e::operator::stage::{KIND, change, pods, run, says, scene, spec, status};
 use e2e::operator::{CUDA_IMAGE, Operator, Site};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -23,7 +22,6 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use operator_fits::refusals;
 use serde_json::{Value, json};
-use stage::{KIND, change, pods, run, says, scene, spec, status};
 
 const CHAT: (&str, &str) = (KIND, "chat");
 /// A priority class of the cluster.
