@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use e2e::operator::scene::{Scene, only};
-use e2e::operator::stage::{KIND, pods, scene, spec};
 use e2e::operator::{Operator, Site};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim, Pod, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
+
+use e2e::operator::stage::{KIND, pods, scene, spec};
 
 /// What stands in a namespace's way.
 enum Limit {
