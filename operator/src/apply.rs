@@ -89,6 +89,14 @@ impl Desired {
         ORDER.iter().position(|kind| *kind == self.resource.kind).unwrap_or(ORDER.len())
     }
 
+    /// A call that failed: a refusal, or an error that may pass.
+    fn failed(&self, source: kube::Error) -> Result<Outcome, Error> {
+        match refusal::of(&source) {
+            Some(refusal) => Ok(Outcome::Refused(refusal)),
+            None => Err(Error::Apply { kind: self.resource.kind.clone(), name: self.name.clone(), source }),
+        }
+    }
+
     /// Whether an object that is theirs is as desired.
     fn is_settled(&self, existing: &Value) -> bool {
         self.upkeep == Upkeep::CreateOnly || differ::contains(existing, &self.body)
@@ -232,10 +240,7 @@ impl Applier {
                 tracing::info!(kind = resource.kind, namespace, name, "applied");
                 Ok(Outcome::Written)
             }
-            Err(source) => match refusal::of(&source) {
-                Some(refusal) => Ok(Outcome::Refused(refusal)),
-                None => Err(Error::Apply { kind: resource.kind.clone(), name: name.clone(), source }),
-            },
+            Err(source) => object.failed(source),
         }
     }
 

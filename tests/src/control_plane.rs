@@ -33,7 +33,7 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug)]
 pub struct ControlPlane {
     // Fields are dropped in this order: first the clients of the API server, then it, then etcd, then the folder.
-    _controller_manager: Option<Bound>,
+    controller_manager: Option<Mutex<Bound>>,
     api_server: Mutex<Bound>,
     etcd: Mutex<Bound>,
     plan: Plan,
@@ -104,12 +104,12 @@ impl ControlPlane {
             let config = folder.0.join("config/controller-manager.kubeconfig");
             kubeconfig::write(&config, &url, &plan.pki, "controller-manager")?;
             let arguments = arguments::controller_manager(&plan, &config, None);
-            Some(spawn(tools, &folder.0, CONTROLLER_MANAGER, arguments)?)
+            Some(Mutex::new(spawn(tools, &folder.0, CONTROLLER_MANAGER, arguments)?))
         } else {
             None
         };
         Ok(Self {
-            _controller_manager: controller_manager,
+            controller_manager,
             api_server: Mutex::new(api_server),
             etcd: Mutex::new(etcd),
             plan,

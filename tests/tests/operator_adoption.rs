@@ -11,20 +11,24 @@ mod operator_adoption {
     pub(crate) mod served;
 }
 
+use std::fmt::Debug;
+
 use anyhow::{Context, ensure};
 use contract::config::CONFIG_FILE;
 use contract::labels;
 use e2e::operator::kubelet::serve_log;
-use e2e::operator::scene::{LIMIT, condition, inspection, only};
+use e2e::operator::scene::{LIMIT, Scene, condition, inspection, only};
 use e2e::operator::stage::{KIND, change, of, pods, says, spec, status};
 use e2e::operator::{Operator, Site, is_owned};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
 use nix::sys::signal::Signal;
 use operator_adoption::served::{CHAT, MODEL, Served, inspects, loses_status, serving};
 use operator_adoption::{names, pauses};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Both statuses are lost while a pod serves: it goes on, and everything is known again.
@@ -76,7 +80,7 @@ async fn a_status_that_is_lost(site: &Site, operator: &Operator, log: u16) {
 }
 
 /// A pod with the deployment's labels whose controller is somebody else, who is there.
-async fn anothers_pod(scene: &e2e::operator::scene::Scene<'_>, like: &Pod) -> Pod {
+async fn anothers_pod(scene: &Scene<'_>, like: &Pod) -> Pod {
     let maps: Api<ConfigMap> = scene.all();
     let mut map = ConfigMap::default();
     map.metadata.name = Some("another".to_owned());
@@ -90,17 +94,68 @@ async fn anothers_pod(scene: &e2e::operator::scene::Scene<'_>, like: &Pod) -> Po
     scene.all().create(&PostParams::default(), &pod).await.unwrap()
 }
 
-/// Deleted without its pods and applied again, as when a backup is restored around what runs.
-async fn an_object_that_is_made_again(site: &Site, operator: &Operator, log: u16) {
-    let Served { scene, node, pod } = serving(site, operator, "again", 2, log).await;
-    let before = status(&scene, "chat").await["placement"].clone();
-    let foreign = anothers_pod(&scene, &pod).await;
+/// A service that somebody made from the deployment's, labels and all.
+async fn anothers_service(scene: &Scene<'_>) -> Service {
+    let mut service: Service = scene.all().get("chat").await.unwrap();
+    service.metadata.name = Some("copied".to_owned());
+    service.metadata.resource_version = None;
+    service.metadata.owner_references = None;
+    let spec = service.spec.as_mut().unwrap();
+    (spec.cluster_ip, spec.cluster_ips) = (None, None);
+    scene.all().create(&PostParams::default(), &service).await.unwrap()
+}
+
+/// Deletes the deployment, and nothing of what it made.
+async fn goes_without_its_pods(scene: &Scene<'_>) {
     scene.ours(KIND).delete("chat", &DeleteParams::orphan()).await.unwrap();
     let gone = scene.wait("the deployment to go", async || {
         ensure!(scene.ours(KIND).get_opt("chat").await?.is_none(), "it is there");
         Ok(())
     });
     gone.await.unwrap();
+}
+
+/// Says of an object that a deployment owns it which is gone, as a backup does.
+async fn of_the_former<K>(scene: &Scene<'_>, name: &str)
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let owner = json!([{ "apiVersion": "llmfleet.dev/v1alpha1", "kind": KIND, "name": "chat",
+        "uid": "00000000-0000-4000-8000-000000000000", "controller": true }]);
+    let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": owner } }));
+    let all: Api<K> = scene.all();
+    all.patch(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Restored with the owner references of another life, which Kubernetes would clear away at once: what is adopted
+/// before that stays.
+async fn objects_of_a_former_owner(site: &Site, operator: &Operator, log: u16) {
+    let Served { scene, pod, .. } = serving(site, operator, "former", 1, log).await;
+    goes_without_its_pods(&scene).await;
+    site.plane.freeze_controllers().unwrap();
+    of_the_former::<Pod>(&scene, &pod.name_any()).await;
+    of_the_former::<Service>(&scene, "chat").await;
+    let map = only(scene.all::<ConfigMap>().list(&of("chat")).await.unwrap().items).name_any();
+    of_the_former::<ConfigMap>(&scene, &map).await;
+    let llm = scene.apply(KIND, "chat", &spec("former", 1)).await.unwrap();
+    scene.condition(CHAT, "Ready", "Ready").await.unwrap();
+    site.plane.thaw_controllers().unwrap();
+    scene.settles().await.unwrap();
+    let (now, map): (Pod, ConfigMap) =
+        (scene.all().get(&pod.name_any()).await.unwrap(), scene.all().get(&map).await.unwrap());
+    let service: Service = scene.all().get("chat").await.unwrap();
+    assert!(is_owned(&now, &llm) && is_owned(&map, &llm) && is_owned(&service, &llm));
+    assert_eq!(now.owner_references().len(), 1, "{:?}", now.owner_references());
+    assert_eq!((now.uid(), now.metadata.deletion_timestamp.is_none()), (pod.uid(), true));
+}
+
+/// Deleted without its pods and applied again, as when a backup is restored around what runs.
+async fn an_object_that_is_made_again(site: &Site, operator: &Operator, log: u16) {
+    let Served { scene, node, pod } = serving(site, operator, "again", 2, log).await;
+    let before = status(&scene, "chat").await["placement"].clone();
+    let foreign = anothers_pod(&scene, &pod).await;
+    let copy = anothers_service(&scene).await;
+    goes_without_its_pods(&scene).await;
     let left: Pod = scene.all().get(&pod.name_any()).await.unwrap();
     assert!(left.owner_references().is_empty(), "{:?}", left.owner_references());
     let llm = scene.apply(KIND, "chat", &spec("again", 1)).await.unwrap();
@@ -114,6 +169,8 @@ async fn an_object_that_is_made_again(site: &Site, operator: &Operator, log: u16
     let service: Service = scene.all().get("chat").await.unwrap();
     assert!(is_owned(&map, &llm) && is_owned(&service, &llm));
     assert_eq!(scene.all::<Pod>().get("of-another").await.unwrap(), foreign, "it is somebody else's");
+    let copied: Service = scene.all().get("copied").await.unwrap();
+    assert_eq!(copied, copy, "its labels were copied, its name is another");
     scene.all::<Pod>().delete("of-another", &DeleteParams::default().grace_period(0)).await.unwrap();
 
     // What follows is under bookings of the new object, which no pod ever had.
@@ -221,6 +278,7 @@ async fn what_runs_is_adopted_and_what_is_not_ours_is_left_alone() {
         what_a_newer_operator_made(&site, &operator, log),
         names::names_that_are_taken(&site, &operator, log),
     );
+    objects_of_a_former_owner(&site, &operator, log).await;
     let paused = pauses::begins(&site, &operator, log).await;
     let next = site.operator("operator-next", &[]).await.unwrap();
     operator.signal(Signal::SIGTERM).unwrap();

@@ -40,12 +40,13 @@ impl Applier {
         let looked_up;
         let existing = match &object.observed {
             Some(observed) => observed,
-            None => match self.look(object).await? {
-                Some(found) => {
+            None => match self.look(object).await {
+                Ok(Some(found)) => {
                     looked_up = found;
                     &looked_up
                 }
-                None => return self.apply_one(object, None).await,
+                Ok(None) => return self.apply_one(object, None).await,
+                Err(source) => return object.failed(source),
             },
         };
         let metadata = ObjectMeta::deserialize(&existing["metadata"]).unwrap_or_default();
@@ -60,15 +61,10 @@ impl Applier {
     }
 
     /// An object that no store has: it may be a stranger's, or have been made a moment ago.
-    async fn look(&self, object: &Desired) -> Result<Option<Value>, Error> {
+    async fn look(&self, object: &Desired) -> Result<Option<Value>, kube::Error> {
         let Desired { resource, namespace, name, .. } = object;
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, resource);
-        let found = api.get_opt(name).await;
-        let found = found.map_err(|source| Error::Apply {
-            kind: resource.kind.clone(),
-            name: name.clone(),
-            source,
-        })?;
+        let found = api.get_opt(name).await?;
         Ok(found.map(|found| serde_json::to_value(found).expect("API objects serialize")))
     }
 

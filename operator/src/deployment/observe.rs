@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use contract::Bytes;
 use contract::http::{RuntimeStatus, STATUS};
-use contract::labels::{DEPLOYMENT, PAUSED};
+use contract::labels::{DEPLOYMENT, PAUSED, REVISION};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -16,6 +16,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::demand::readers;
+use super::rebook::is_named;
 use super::status::READY;
 use super::{health, names};
 use crate::api::condition::{ConditionStatus, find};
@@ -25,7 +26,6 @@ use crate::apply::owner_of;
 use crate::cache::Stores;
 use crate::context::Context;
 use crate::fleet::card::Cards;
-use crate::fleet::ledger::booking_of;
 use crate::fleet::snapshot::is_ready;
 use crate::model::name::served_by;
 use crate::owner::{Standing, standing};
@@ -73,7 +73,7 @@ pub struct Observed {
 /// What a deployment of the same name left: it was deleted without its objects, or these were restored without it.
 #[derive(Clone, Debug, Default)]
 pub struct Left {
-    /// Pods, each with a booking.
+    /// Pods of replicas.
     pub pods: Vec<Arc<Pod>>,
     /// Configuration of revisions.
     pub config_maps: Vec<Arc<ConfigMap>>,
@@ -170,9 +170,14 @@ pub async fn observe(context: &Context, recent: &Recent, llm: &LlmDeployment, no
     });
     let readers = claim.as_ref().map(|(claim, _)| readers_of(stores, &namespace, &claim.name_any()));
     let (pods, mut left_pods) = of_deployment(&stores.pods, llm);
-    left_pods.retain(|pod| booking_of(pod).is_some());
-    let (config_maps, left_config_maps) = of_deployment(&stores.config_maps, llm);
-    let (mut services, left_services) = of_deployment(&stores.services, llm);
+    // Labels are copied, by people and by tools; names are not.
+    left_pods.retain(|pod| is_named(&name, &pod.name_any(), pod));
+    let (config_maps, mut left_config_maps) = of_deployment(&stores.config_maps, llm);
+    left_config_maps.retain(|map| {
+        map.labels().get(REVISION).is_some_and(|hash| map.name_any() == names::config_map(&name, hash))
+    });
+    let (mut services, mut left_services) = of_deployment(&stores.services, llm);
+    left_services.retain(|service| service.name_any() == names::service(&name));
     let mut observed = Observed {
         model,
         claim,

@@ -85,13 +85,24 @@ fn replicas<'a>(
 ) -> BTreeMap<(String, u32), Vec<&'a Arc<Pod>>> {
     let mut replicas: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (name, pod) in pods {
-        let Some((revision, replica, id)) = identity(pod) else { continue };
+        let Some((revision, replica, _)) = identity(pod).filter(|_| is_named(evidence.owner.0, name, pod))
+        else {
+            continue;
+        };
         let known = |p: &PlacementStatus| p.revision == revision && p.replica == replica;
-        if *name == names::pod(evidence.owner.0, revision, replica, id) && !evidence.known.iter().any(known) {
+        if !evidence.known.iter().any(known) {
             replicas.entry((revision.to_owned(), replica)).or_default().push(pod);
         }
     }
     replicas
+}
+
+/// Whether a pod of a deployment has the name that its labels give it.
+#[must_use]
+pub fn is_named(deployment: &str, name: &str, pod: &Pod) -> bool {
+    let by_labels =
+        identity(pod).map(|(revision, replica, id)| names::pod(deployment, revision, replica, id));
+    by_labels.as_deref() == Some(name)
 }
 
 /// Revision, replica and booking of a pod, by its labels.

@@ -16,6 +16,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::attempt::{self, State};
+use super::build::job::job_name;
 use super::build::marks;
 use super::claim::{claim_is_foreign, claim_name};
 use super::name;
@@ -246,8 +247,11 @@ fn jobs_of(model: &LlmModel, all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
 }
 
 fn left_jobs(model: &LlmModel, mut all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
+    let name = model.name_any();
     all.retain(|job| {
         job.namespace() == model.namespace()
+            // Labels are copied, by people and by tools; names are not.
+            && job.name_any() == job_name(&name, attempt::number(job))
             && job.meta().deletion_timestamp.is_none()
             && standing_of(model, job.as_ref()) == Standing::Left
     });

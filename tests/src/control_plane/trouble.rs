@@ -49,6 +49,16 @@ impl ControlPlane {
         signal(&self.api_server, Signal::SIGCONT)
     }
 
+    /// Stops the controllers: what they would do at once is not done, such as the removal of what has no owner.
+    pub fn freeze_controllers(&self) -> Result<()> {
+        signal(self.controller_manager.as_ref().context("no controllers were started")?, Signal::SIGSTOP)
+    }
+
+    /// Lets the controllers go on after [`ControlPlane::freeze_controllers`].
+    pub fn thaw_controllers(&self) -> Result<()> {
+        signal(self.controller_manager.as_ref().context("no controllers were started")?, Signal::SIGCONT)
+    }
+
     /// Makes etcd forget all history: whoever asks for changes since an older resourceVersion is told 410.
     ///
     /// The API server's own cache of changes may still know them; it does not after a restart.

@@ -32,13 +32,19 @@ const REQUESTS: [(&str, &str); 3] =
 /// writes. Every limit is named, since a quota of limits refuses pods that leave one out, and nobody could name it here.
 const LIMITS: [(&str, &str); 3] = [("cpu", "2"), ("memory", "512Mi"), ("ephemeral-storage", EPHEMERAL.1)];
 
+/// Name of the job of one attempt.
+#[must_use]
+pub fn job_name(model: &str, attempt: u32) -> String {
+    format!("{model}-{COMPONENT}-{attempt}")
+}
+
 /// The job of one attempt.
 ///
 /// It tries once: when to try again is decided by who watches it. It cannot be changed, so another attempt is
 /// another job.
 #[must_use]
 pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, wishes: Wishes) -> Job {
-    let mut metadata = super::metadata(model, format!("{}-{COMPONENT}-{attempt}", model.name_any()));
+    let mut metadata = super::metadata(model, job_name(&model.name_any(), attempt));
     metadata.labels.get_or_insert_default().insert(ATTEMPT.to_owned(), attempt.to_string());
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels_of(model)), ..ObjectMeta::default() }),
