@@ -26,6 +26,6 @@ if [ ! -f "$tree.built" ]; then
     CARGO_TARGET_DIR=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}") "$tree/deploy/images.sh"
     touch "$tree.built"
 fi
-UPGRADE_FROM=$tree UPGRADE_FROM_NAME=$name \
+UPGRADE_FROM=$tree UPGRADE_FROM_NAME=$name UPGRADE_TO_NAME=$(git describe --always --dirty) \
     cargo test --locked --workspace --test upgrade -- --nocapture
 echo "upgrade: $PWD/target/reports/upgrade.json"

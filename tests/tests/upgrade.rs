@@ -39,7 +39,7 @@ async fn nothing_restarts_that_need_not() {
 
 async fn all(bench: &Bench) -> Result<()> {
     let releases = Releases::prepare(&bench.lab)?;
-    println!("  from {} to {}", releases.from, env!("CARGO_PKG_VERSION"));
+    println!("  from {} to {}", releases.from, releases.to);
     let model = Cache::from_env()?.root().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let file = bench.publish("model.gguf", &fs::read(model).context("run `make model`")?)?;
     bench.install_from(&releases.older, &[])?;
@@ -71,7 +71,7 @@ async fn all(bench: &Bench) -> Result<()> {
     let walked = walked.await;
     walk.end(inline);
     walk.end(claimed);
-    let report = walk.report(&releases.from);
+    let report = walk.report(&releases);
     println!("  {report}");
     if releases.is_real {
         let reports = repository().join("target/reports");

@@ -15,15 +15,18 @@ use e2e::process::output;
 pub(crate) const OLDER: &str = "0.0.9";
 /// Another tag of the newer runtime.
 pub(crate) const NEXT: &str = "next";
-/// Folder with `charts` and `target/images` of the older release, and how it is called.
+/// Folder with `charts` and `target/images` of the older release, and how both are called.
 const FOLDER: &str = "UPGRADE_FROM";
-const NAME: &str = "UPGRADE_FROM_NAME";
+const FROM: &str = "UPGRADE_FROM_NAME";
+const TO: &str = "UPGRADE_TO_NAME";
 
 /// Both releases; their images are on the node.
 #[derive(Debug)]
 pub(crate) struct Releases {
     /// What the older one is.
     pub(crate) from: String,
+    /// What the newer one is.
+    pub(crate) to: String,
     /// Whether it is another state of the repository.
     pub(crate) is_real: bool,
     pub(crate) older: Charts,
@@ -44,9 +47,10 @@ impl Releases {
             lab.load_image(&archive.file)?;
             lab.tag_image(&archive.reference, &name(NEXT))?;
         }
-        let from = variable(NAME).unwrap_or_else(|| format!("this program, packaged as {OLDER}"));
+        let from = variable(FROM).unwrap_or_else(|| format!("this program, packaged as {OLDER}"));
+        let to = variable(TO).unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
         let older = package(lab, &Charts::of(&root), OLDER)?;
-        Ok(Self { from, is_real: folder.is_some(), older, newer: Charts::of(&repository()) })
+        Ok(Self { from, to, is_real: folder.is_some(), older, newer: Charts::of(&repository()) })
     }
 }
 

@@ -18,6 +18,7 @@ use super::releases::{FIELD, NEXT, OLDER, Releases, with_a_field};
 
 /// Tag of the newer release's images.
 pub(crate) const NEWER: &str = env!("CARGO_PKG_VERSION");
+
 /// A cluster with live models, how their pods were at the start, and what has been seen since.
 pub(crate) struct Walk<'a> {
     pub(crate) bench: &'a Bench,
@@ -80,10 +81,10 @@ impl<'a> Walk<'a> {
     }
 
     /// All that was seen.
-    pub(crate) fn report(&self, from: &str) -> Value {
-        let seen = self.seen();
+    pub(crate) fn report(&self, releases: &Releases) -> Value {
+        let (seen, Releases { from, to, .. }) = (self.seen(), releases);
         json!({
-            "from": from, "to": NEWER, "pods": seen.pods, "restarted": seen.restarted.len(),
+            "from": from, "to": to, "pods": seen.pods, "restarted": seen.restarted.len(),
             "requests": seen.requests, "failed": seen.failures.len(),
         })
     }
@@ -96,7 +97,7 @@ impl<'a> Walk<'a> {
     pub(crate) fn test(&self) -> Result<()> {
         let told = self.helm(&["test", CHARTS[1]])?;
         ensure!(told.contains("Phase:          Succeeded"), "{told}");
-        println!("  helm test: {}", told.lines().last().unwrap_or_default());
+        println!("  helm test succeeded");
         Ok(())
     }
 
@@ -119,7 +120,7 @@ impl<'a> Walk<'a> {
         self.test()?;
         self.note("tested").await?;
         self.lets_change(paused);
-        ends(self, paused).await
+        the_pause_ends(self, paused).await
     }
 
     /// Kinds that say more; then their release goes, and comes again, and what is of them stays.
@@ -158,7 +159,7 @@ async fn annotate(case: &Case<'_>, value: Value) -> Result<()> {
 }
 
 /// A paused object was left alone by edits and by another operator, and is caught up with after the pause.
-async fn ends(walk: &Walk<'_>, case: &Case<'_>) -> Result<()> {
+async fn the_pause_ends(walk: &Walk<'_>, case: &Case<'_>) -> Result<()> {
     let before = case.pod_uids("paused").await?;
     ensure!(before.len() == 1, "a pause was not kept: {before:?}");
     annotate(case, Value::Null).await?;
