@@ -58,7 +58,7 @@ pub(crate) fn changed(before: &Pods, now: &Pods) -> Vec<String> {
     before.iter().filter(|entry| !same(entry)).map(|(name, _)| name.clone()).collect()
 }
 
-/// A small deployment on the node's own cores.
+/// A small deployment, on the node's own cores unless something else is said.
 pub(crate) fn spec(source: &Value) -> Value {
     let mut spec = json!({
         "model": { "source": source },
@@ -77,9 +77,11 @@ pub(crate) fn inline(File { url, sha256 }: &File) -> Value {
     spec(&json!({ "http": { "files": [{ "url": url, "sha256": sha256, "path": MODEL }] } }))
 }
 
-/// A claim that somebody filled.
+/// A claim that somebody filled, on a card.
 pub(crate) fn claimed() -> Value {
-    spec(&json!({ "persistentVolumeClaim": { "claimName": CLAIM, "path": MODEL } }))
+    let mut spec = spec(&json!({ "persistentVolumeClaim": { "claimName": CLAIM, "path": MODEL } }));
+    spec["accelerator"] = json!({ "class": "Nvidia" });
+    spec
 }
 
 /// Makes a claim and puts the model on it.
