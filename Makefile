@@ -17,7 +17,7 @@ HELM_PATH = $$($(LAB) tools helm)
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup-demo model images ## From nothing to a model that answers, on a cluster of its own (DEMO_EXIT=1: tear down, report)
@@ -46,6 +46,14 @@ upgrade: setup-node tools model images ## Live models from another state (FROM=<
 .PHONY: faults
 faults: setup tools ## Kill the operator at each of its writes, fail its API server; target/reports/faults.json
 	@deploy/faults.sh
+
+.PHONY: oracle-smollm2
+oracle-smollm2: setup model ## What SmolLM2 answers here against what llama.cpp says, into target/reports
+	@cargo test --quiet --locked --workspace --test oracle -- --nocapture --test-threads 1
+
+.PHONY: oracle-golden
+oracle-golden: setup model ## Ask llama.cpp anew; building it takes a quarter of an hour
+	@deploy/oracle-golden.sh
 
 .PHONY: setup
 setup: ## Install the Debian packages that are missing

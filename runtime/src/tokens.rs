@@ -172,8 +172,15 @@ impl Tokens {
         Ok(self.prefix.iter().chain(encoding.get_ids()).copied().collect())
     }
 
-    /// Text of tokens, without special ones.
-    fn decode(&self, tokens: &[u32]) -> String {
+    /// Whether this token controls the model and is no text.
+    fn is_special(&self, token: u32) -> bool {
+        let added = self.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&token).is_some_and(|token| token.special)
+    }
+
+    /// Text of tokens, without special ones. Bytes that are no characters become U+FFFD.
+    #[must_use]
+    pub fn decode(&self, tokens: &[u32]) -> String {
         // Unknown ids decode to nothing; the decoders that we build or load do not fail on known ones.
         self.tokenizer.decode(tokens, true).unwrap_or_default()
     }

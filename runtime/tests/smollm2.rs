@@ -1,18 +1,18 @@
 //! The real model: SmolLM2-135M-Instruct, Q4_1, answers a question as it should.
-//!
-//! The file is found in the cache, where `make model` puts it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::env;
+#[path = "shared/model_file.rs"]
+mod model_file;
+
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use contract::device::DeviceClass;
 use contract::header::gguf;
 use contract::{KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
+use model_file::model_file;
 use runtime::engine::sampler::adjust::Past;
 use runtime::engine::sampler::{Draw, Sampling, Scratch, sample};
 use runtime::engine::sequence::Class;
@@ -20,8 +20,6 @@ use runtime::engine::worker::Worker;
 use runtime::engine::{EngineHandle, EngineLimits, Event, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Model, Part, StepInput, with_floats};
 use runtime::weights::Tensors;
-
-const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// The chat template's text for one user message, "What does HTTP stand for?", in the model's tokens: byte-pair
 /// encoded with the merges of its own metadata after the split of GPT-2.
@@ -32,17 +30,6 @@ const PROMPT: [u32; 36] = [
 
 /// "HTTP stands for Hypertext Transfer Protocol".
 const ANSWER: [u32; 7] = [23432, 6443, 327, 17649, 2692, 21863, 14743];
-
-fn model_file() -> PathBuf {
-    let cache = || match env::var_os("LLMFLEET_CACHE") {
-        Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache/llm-fleet"),
-    };
-    let folder = env::var_os("LLMFLEET_MODELS").map_or_else(|| cache().join("models"), PathBuf::from);
-    let file = folder.join(FILE);
-    assert!(file.is_file(), "{} is not there; `make model` fetches it", file.display());
-    file
-}
 
 fn load(n_blocks: usize) -> (Box<dyn Model>, Cache) {
     let path = model_file();

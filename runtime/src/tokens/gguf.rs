@@ -112,21 +112,38 @@ fn tokenizer(vocabulary: &[String], merges: &[String], pre: &Pre) -> Result<Toke
     if pre.nfc {
         tokenizer.with_normalizer(Some(NFC)).map_err(TokensError::Malformed)?;
     }
-    tokenizer.with_pre_tokenizer(Some(splits(pre)?));
+    tokenizer.with_pre_tokenizer(Some(splits(pre, vocabulary)?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, false)));
     Ok(tokenizer)
 }
 
-fn splits(pre: &Pre) -> Result<PreTokenizerWrapper, TokensError> {
-    let split = |pattern: &&str| {
-        let pattern = SplitPattern::Regex((*pattern).to_owned());
-        Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map(PreTokenizerWrapper::from)
+fn splits(pre: &Pre, vocabulary: &[String]) -> Result<PreTokenizerWrapper, TokensError> {
+    let split = |pattern: String, behavior| {
+        let split = Split::new(SplitPattern::Regex(pattern), behavior, false);
+        split.map(PreTokenizerWrapper::from).map_err(TokensError::Malformed)
     };
-    let mut steps: Vec<_> =
-        pre.splits.iter().map(split).collect::<Result<_, _>>().map_err(TokensError::Malformed)?;
+    let isolated = |pattern: &&str| split((*pattern).to_owned(), SplitDelimiterBehavior::Isolated);
+    let mut steps: Vec<_> = pre.splits.iter().map(isolated).collect::<Result<_, _>>()?;
     // Pieces are made by the splits above, so this only spells bytes as characters.
     steps.push(ByteLevel::new(false, true, false).into());
+    let missing = missing_bytes(vocabulary);
+    if !missing.is_empty() {
+        // They have no token, and what stands on either side of one is never merged.
+        steps.push(split(format!("[{missing}]"), SplitDelimiterBehavior::Removed)?);
+    }
     Ok(Sequence::new(steps).into())
+}
+
+/// The characters for bytes that the vocabulary does not have, as a regular expression writes them.
+fn missing_bytes(vocabulary: &[String]) -> String {
+    let mut missing: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
+    for token in vocabulary {
+        let mut characters = token.chars();
+        if let (Some(character), None) = (characters.next(), characters.next()) {
+            missing.remove(&character);
+        }
+    }
+    missing.into_iter().map(|character| format!("\\x{{{:x}}}", u32::from(character))).collect()
 }
 
 fn add_tokens(tokenizer: &mut Tokenizer, vocabulary: &[String], types: &[i64]) -> Result<(), TokensError> {

@@ -5,9 +5,9 @@
 
 use super::Tokens;
 
-/// Tokens after which a character that still is no character is passed on as it is: the longest takes four bytes,
-/// and a token has at least one.
-const LONGEST_CHARACTER: usize = 4;
+/// Replacement characters at the end of a text that may yet become something else: a character has at most four
+/// bytes, so an incomplete one has at most three, and some decoders show each of them.
+const MOST_HELD: usize = 3;
 /// Tokens that are decoded together at most, however they cut characters.
 const LONGEST_WINDOW: usize = 64;
 const REPLACEMENT: char = '\u{FFFD}';
@@ -60,38 +60,43 @@ struct Characters {
     context: usize,
     /// Bytes of the window's text that have been given out.
     given: usize,
-    /// Tokens that the last character, which is not complete, has taken so far.
-    open: usize,
 }
 
 impl Characters {
     fn push(&mut self, tokens: &Tokens, token: u32) -> String {
+        // Special tokens have no text, and so do not end a character that others go on with.
+        if tokens.is_special(token) {
+            return String::new();
+        }
         self.window.push(token);
         let all = tokens.decode(&self.window);
-        let complete = all.trim_end_matches(REPLACEMENT).len();
-        self.open = match complete {
-            _ if complete == all.len() => 0,
-            // Its predecessor was completed by this very token.
-            _ if complete > self.given => 1,
-            _ => self.open + 1,
-        };
-        let waits = (1..LONGEST_CHARACTER).contains(&self.open) && self.window.len() < LONGEST_WINDOW;
-        let text = all.get(self.given..if waits { complete } else { all.len() }).unwrap_or_default();
-        if waits {
-            self.given = self.given.max(complete);
-        } else {
+        let certain = certain(&all);
+        let text = all.get(self.given..certain).unwrap_or_default().to_owned();
+        self.given = self.given.max(certain);
+        if certain == all.len() {
             self.window.drain(..self.context);
             self.context = self.window.len();
             self.given = tokens.decode(&self.window).len();
-            self.open = 0;
+        } else if self.window.len() >= LONGEST_WINDOW {
+            // The bytes of an incomplete character are in the last tokens. A character that is cut at the beginning
+            // is no character from now on, but it has been given out.
+            self.window.drain(..LONGEST_WINDOW / 2);
+            self.context = 0;
+            self.given = self::certain(&tokens.decode(&self.window));
         }
-        text.to_owned()
+        text
     }
 
     fn finish(&mut self, tokens: &Tokens) -> String {
         let all = tokens.decode(&std::mem::take(&mut self.window));
         all.get(self.given..).unwrap_or_default().to_owned()
     }
+}
+
+/// Bytes of a text that no further token can change.
+fn certain(text: &str) -> usize {
+    let held = text.chars().rev().take(MOST_HELD).take_while(|c| *c == REPLACEMENT).count();
+    text.len() - held * REPLACEMENT.len_utf8()
 }
 
 /// Holds back text that may be the beginning of a stop string.
