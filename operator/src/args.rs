@@ -30,7 +30,7 @@ pub enum Command {
     },
     /// Asks an operator whether it is ready, for up to half a minute.
     Check {
-        /// Its readiness, such as http://llm-fleet-metrics.llm-fleet-system.svc:8001/readyz.
+        /// Where it says whether it is ready, through its service.
         url: axum::http::Uri,
     },
     /// Takes the operator's finalizer off all models: for when there will be no operator to do so.
