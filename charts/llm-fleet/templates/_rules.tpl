@@ -19,8 +19,12 @@
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments/status, llmmodels/status]
   verbs: [patch]
+# Pods are listed and watched in the whole cluster anyway.
 - apiGroups: [""]
-  resources: [pods, persistentvolumeclaims]
+  resources: [pods]
+  verbs: [get, create, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [configmaps]
