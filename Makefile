@@ -69,8 +69,12 @@ setup-demo:
 	@$(LAB) demo --check
 
 .PHONY: images
-images: ## Both images, into target/images
+images: ## Both images, into target/images, with what is in them and under which licences
 	@deploy/images.sh
+
+.PHONY: reproducible
+reproducible: setup images ## Build them again elsewhere, from nothing, and compare (minutes)
+	@deploy/reproducible.sh
 
 .PHONY: model
 model: ## Fetch the model of demo and tests into the cache
