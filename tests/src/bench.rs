@@ -21,13 +21,13 @@ use crate::demo::watch;
 use crate::forward::Forward;
 use crate::install::Charts;
 use crate::lab::up::{self, Options};
-use crate::lab::{Lab, down};
+use crate::lab::{Lab, down, packets};
 use crate::paths::{Cache, repository};
 use crate::process::{output, wait_for};
 use crate::{install, provisioner};
 
 /// Port of the web server on the lab's node.
-const FILES_PORT: u16 = 8090;
+pub const FILES_PORT: u16 = 8090;
 /// How long anything may take before a test gives up on it.
 pub const LIMIT: Duration = Duration::from_secs(120);
 /// How long the operator is watched for a hot loop, and most requests about one namespace in that time.
@@ -70,6 +70,7 @@ impl Bench {
         let cache = Cache::from_env()?;
         down::down(&cache.lab(name)?).await?;
         let lab = up::up(&Options { name: name.to_owned(), card: None, program }).await?;
+        packets::count(&lab.supervisor().network())?;
         let files = lab.paths().join("www");
         fs::create_dir_all(&files)?;
         let listen = format!("{NODE}:{FILES_PORT}");

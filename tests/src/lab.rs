@@ -12,6 +12,7 @@ pub mod kubelet;
 pub mod monitoring;
 pub mod network;
 pub mod node;
+pub mod packets;
 pub mod settings;
 pub mod site;
 pub mod status;

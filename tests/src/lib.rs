@@ -27,6 +27,7 @@ pub mod provisioner;
 pub mod supervisor;
 pub mod tools;
 pub mod traces;
+pub mod traffic;
 pub mod versions;
 pub mod web;
 

@@ -5,41 +5,110 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::lab::cgroups;
 use crate::lab::down::loop_devices;
-use crate::paths::LabPaths;
+use crate::paths::{KEPT, LabPaths, VOLATILE};
 use crate::process::output;
 use crate::supervisor::namespaces::TUNABLES;
 
-/// What a lab must not change even while it runs: the machine's network as it is configured, and kernel settings.
+/// Both kinds of packet filters that old tools may fill, for both families.
+const FILTERS: [&str; 4] =
+    ["iptables-save", "iptables-legacy-save", "ip6tables-save", "ip6tables-legacy-save"];
+/// What kubelets, proxies and CNI plug-ins switch in the network where it is not like this; missing without a module.
+const NETWORK_SETTINGS: [&str; 6] = [
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv4/conf/all/forwarding",
+    "/proc/sys/net/ipv4/conf/all/route_localnet",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+    "/proc/sys/net/bridge/bridge-nf-call-iptables",
+    "/proc/sys/net/netfilter/nf_conntrack_max",
+];
+/// Where kubelets, containerd and CNI plug-ins keep what they make, on a machine that is a node.
+const FOLDERS: [&str; 14] = [
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/opt/containerd",
+    "/run/containerd",
+    "/run/flannel",
+    "/run/kubernetes",
+    "/run/netns",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+];
+
+/// What a lab must not change even while it runs: the machine's network as it is configured, kernel settings, and the
+/// places where a node keeps its files and mounts.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Host {
     links: String,
+    addresses: String,
     routes: String,
+    rules: String,
     nftables: String,
-    iptables: String,
-    settings: Vec<(&'static str, String)>,
+    iptables: Vec<String>,
+    settings: Vec<(&'static str, Option<String>)>,
+    folders: Vec<(&'static str, Vec<PathBuf>)>,
+    mounts: Vec<String>,
 }
 
 impl Host {
     /// As it is now.
     pub fn now() -> Result<Self> {
-        let links = output(Command::new("ip").args(["-o", "link", "show"]))?;
+        let ip = |arguments: &[&str]| output(Command::new("ip").args(arguments));
         // Beside the names stand counters and states that change by themselves.
-        let links = links.lines().filter_map(|line| line.split(' ').nth(1)).collect::<Vec<_>>().join(" ");
-        let settings = TUNABLES.iter().map(|(setting, _)| {
-            Ok((*setting, fs::read_to_string(setting).with_context(|| (*setting).to_owned())?))
-        });
+        let links = words(&ip(&["-o", "link", "show"])?, &[1]);
+        let settings = TUNABLES.iter().map(|(setting, _)| *setting).chain(NETWORK_SETTINGS);
+        let filters = FILTERS.iter().map(|program| Ok(lasting_rules(&output(&mut Command::new(program))?)));
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         Ok(Self {
             links,
-            routes: lasting_routes(&output(Command::new("ip").args(["route", "show", "table", "all"]))?),
+            addresses: words(&ip(&["-o", "address", "show"])?, &[1, 3]),
+            routes: lasting_routes(&ip(&["route", "show", "table", "all"])?),
+            rules: ip(&["rule", "show"])? + &ip(&["-6", "rule", "show"])?,
             nftables: output(Command::new("nft").args(["--stateless", "list", "ruleset"]))?,
-            iptables: lasting_rules(&output(&mut Command::new("iptables-save"))?),
-            settings: settings.collect::<Result<_>>()?,
+            iptables: filters.collect::<Result<_>>()?,
+            settings: settings.map(|name| (name, fs::read_to_string(name).ok())).collect(),
+            folders: FOLDERS.map(|folder| (folder, entries(Path::new(folder)))).into(),
+            mounts: mounts_of_nodes(&mounts),
         })
     }
+}
+
+/// Some words of each line, by their numbers.
+fn words(lines: &str, numbers: &[usize]) -> String {
+    let line = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        numbers.iter().filter_map(|number| words.get(*number).copied()).collect::<Vec<_>>().join(" ")
+    };
+    lines.lines().map(line).collect::<Vec<_>>().join(", ")
+}
+
+/// What is in a folder, which need not be there.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.map(|entry| entry.path()).ok())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Mounts where a lab mounts something for itself or for its pods.
+fn mounts_of_nodes(mountinfo: &str) -> Vec<String> {
+    let covered = [VOLATILE, "/proc/sys"].into_iter().chain(KEPT).chain(FOLDERS);
+    let covered: Vec<_> = covered.map(Path::new).collect();
+    let targets = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let of_nodes =
+        targets.filter(|target| covered.iter().any(|folder| Path::new(target).starts_with(folder)));
+    of_nodes.map(str::to_owned).collect()
 }
 
 /// Routes without the seconds that learned ones have left.
@@ -137,6 +206,13 @@ pub fn left(paths: &LabPaths) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_are_those_of_nodes() {
+        let info = "1 0 8:1 / / rw - ext4 a rw\n2 1 0:9 / /run/netns rw - tmpfs b rw\n3 1 0:9 / /runner rw - tmpfs b rw\n";
+        assert_eq!(mounts_of_nodes(info), ["/run/netns"]);
+        assert_eq!(words("1: lo: <UP>\n2: eth0: <UP>\n", &[1]), "lo:, eth0:");
+    }
 
     #[test]
     fn what_changes_by_itself_is_left_out() {

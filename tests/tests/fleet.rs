@@ -6,13 +6,15 @@
 mod fleet {
     pub(crate) mod cases;
     pub(crate) mod inputs;
+    pub(crate) mod traffic;
 }
 
 use anyhow::{Context, Result, ensure};
 use e2e::bench::{self, Bench, Case};
 use e2e::demo::chat;
-use fleet::cases;
-use fleet::inputs::{self, File, cpu};
+use e2e::traffic::Witness;
+use fleet::inputs::{self, File, cpu, from};
+use fleet::{cases, traffic};
 use serde_json::json;
 
 const QUESTION: &str = "What does HTTP stand for?";
@@ -23,7 +25,8 @@ async fn from_a_manifest_to_tokens_and_what_bad_input_gets() {
     // A wrong tag first: what a mistyped image leads to, and that it heals by itself.
     let program = env!("CARGO_BIN_EXE_lab").into();
     let bench = Bench::start("fleet", program, &["runtime.image.tag=nonsense"]).await.unwrap();
-    let result = all(&bench).await;
+    let witness = Witness::of(&bench.lab).await.unwrap();
+    let result = all(&bench).await.and_then(|()| traffic::is_what_it_must_be(witness));
     if result.is_err() {
         println!("{}", bench.evidence());
     }
@@ -53,6 +56,7 @@ async fn all(bench: &Bench) -> Result<()> {
         cases::whole_devices(bench, &good),
         cases::namespace_goes_away(bench, &good),
     )?;
+    serves_from_a_claim(&healthy).await?;
     ensure!(healthy.pod_uids("llm").await? == pods, "the healthy deployment's pod was replaced");
     scale_and_delete(&healthy, &good).await
 }
@@ -74,6 +78,15 @@ async fn answers_through_the_service(case: &Case<'_>) -> Result<()> {
     ensure!(answer.text.starts_with(ANSWER), "the answer is {:?}", answer.text);
     println!("  {} tokens through the service: {:?}", answer.tokens, answer.text);
     Ok(())
+}
+
+/// What another model fetched is read where it lies, and not fetched again.
+async fn serves_from_a_claim(case: &Case<'_>) -> Result<()> {
+    let claim = case.claims().await?.into_keys().next().context("the model has no claim")?;
+    let source = json!({ "claimName": claim, "path": "model.gguf" });
+    case.apply("other", &from(&json!({ "persistentVolumeClaim": source }))).await?;
+    case.until_ready("other").await?;
+    case.delete("other").await
 }
 
 /// Two replicas, the first of which is the pod that was there; deleting the object leaves nothing.

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use e2e::addresses::DNS_SERVICE;
 use e2e::image::Image;
 use e2e::lab::up::Options;
-use e2e::lab::{Lab, device_plugin, down, up};
+use e2e::lab::{Lab, device_plugin, down, packets, up};
 use e2e::paths::{Cache, LabPaths};
 use e2e::process::{output, wait_for};
 use e2e::supervisor::client::Supervisor;
@@ -51,6 +52,7 @@ async fn a_lab_is_a_cluster_and_leaves_nothing() {
     let guard = Ended(paths("test-leaves"));
     let lab = start("test-leaves").await;
     print_versions(&lab).await;
+    packets::count(&lab.supervisor().network()).unwrap();
     let archive = lab.paths().join("busybox.tar");
     Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
     lab.load_image(&archive).unwrap();
@@ -63,6 +65,7 @@ async fn a_lab_is_a_cluster_and_leaves_nothing() {
 
     pods_see_their_card(&lab);
     services_have_names(&lab).await;
+    attempts_are_counted(&lab);
     claims_have_their_size(&lab);
     privilege_is_refused(&lab);
     metrics_are_scraped(&lab).await;
@@ -114,6 +117,26 @@ async fn services_have_names(lab: &Lab) {
     assert!(refused.contains("NXDOMAIN"), "{refused}");
 }
 
+/// The client asked for names and for the server; the server answered, and tried nothing.
+fn attempts_are_counted(lab: &Lab) {
+    let jsonpath = "-o=jsonpath={.status.podIP}";
+    let address = |pod: &str| lab.run_kubectl(&["get", "pod", "-n", "lab-test", pod, jsonpath]).unwrap();
+    let service = ["get", "service", "-n", "lab-test", "server", "-o=jsonpath={.spec.clusterIP}"];
+    let service = lab.run_kubectl(&service).unwrap();
+    // What goes nowhere is counted too.
+    let script = "nc -w 1 203.0.113.9 7 < /dev/null || true";
+    lab.run_kubectl(&["exec", "-n", "lab-test", "client", "--", "sh", "-c", script]).unwrap();
+    let attempts = packets::attempts(&lab.supervisor().network()).unwrap();
+    let of = |pod: &str| -> Vec<String> {
+        let address: std::net::Ipv4Addr = address(pod).parse().unwrap();
+        attempts.keys().filter(|(from, _)| *from == address).map(|(_, target)| target.to_string()).collect()
+    };
+    let nowhere = "tcp 203.0.113.9:7".to_owned();
+    let expected = [format!("tcp {service}:80"), nowhere, format!("udp {DNS_SERVICE}:53")];
+    assert_eq!(of("client"), expected);
+    assert_eq!(of("server"), Vec::<String>::new());
+}
+
 fn claims_have_their_size(lab: &Lab) {
     let write = |mebibytes: u32| {
         let script = format!(
@@ -163,16 +186,22 @@ fn nothing_outside_is_touched(lab: &Lab, before: &Host) {
     assert!(!mounts.contains(&lab.paths().root().to_string_lossy().into_owned()), "{mounts}");
 }
 
-/// `lab up` is killed at three moments: before there is a supervisor, with some processes, and with a kubelet.
+/// `lab up` is killed at several moments: before there is a supervisor, and with more and more that is set up. With
+/// every second one, the first process of the lab is killed too, and with it all others.
 #[tokio::test]
 async fn a_start_that_was_killed_leaves_nothing() {
     prepare().await;
     let before = Host::now().unwrap();
     let guard = Ended(paths("test-killed"));
-    let moments: [fn(&LabPaths) -> bool; 3] =
-        [|paths| paths.root().exists(), |paths| runs(paths, "etcd"), |paths| runs(paths, "kubelet")];
-    for moment in moments {
-        let mut starting = spawn_up(&guard.0);
+    let moments: [fn(&LabPaths) -> bool; 5] = [
+        |paths| paths.root().exists(),
+        |paths| runs(paths, "etcd"),
+        |paths| runs(paths, "kube-controller-manager"),
+        |paths| runs(paths, "kubelet"),
+        |paths| runs(paths, "provisioner"),
+    ];
+    for (index, moment) in moments.into_iter().enumerate() {
+        let mut starting = spawn(&guard.0, "up");
         wait_for("the moment", PATIENCE, async || {
             anyhow::ensure!(moment(&guard.0), "it has not come");
             Ok(())
@@ -181,6 +210,9 @@ async fn a_start_that_was_killed_leaves_nothing() {
         .unwrap();
         starting.kill().unwrap();
         starting.wait().unwrap();
+        if let (1, Some(supervisor)) = (index % 2, Supervisor::find(&guard.0)) {
+            kill(supervisor.pid(), Signal::SIGKILL).unwrap();
+        }
         down::down(&guard.0).await.unwrap();
         assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
         assert_eq!(Host::now().unwrap(), before);
@@ -189,9 +221,9 @@ async fn a_start_that_was_killed_leaves_nothing() {
     down::down(&guard.0).await.unwrap();
 }
 
-fn spawn_up(paths: &LabPaths) -> Child {
+fn spawn(paths: &LabPaths, order: &str) -> Child {
     let mut command = Command::new(PROGRAM);
-    command.args(["up", "--name", paths.name()]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args([order, "--name", paths.name()]).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
@@ -203,6 +235,7 @@ fn runs(paths: &LabPaths, name: &str) -> bool {
 #[tokio::test]
 async fn a_lab_that_was_killed_is_healed() {
     prepare().await;
+    let before = Host::now().unwrap();
     let guard = Ended(paths("test-heals"));
     let lab = start("test-heals").await;
     print_versions(&lab).await;
@@ -238,6 +271,14 @@ async fn a_lab_that_was_killed_is_healed() {
     lab.run_kubectl(&ready).unwrap();
     pods_see_their_card(&lab);
     assert_eq!(in_server(&lab, "cat /data/note").unwrap(), "kept\n");
+
+    // Killed with pods, volumes and services; and what takes it down is killed too.
+    kill(lab.supervisor().pid(), Signal::SIGKILL).unwrap();
+    let mut stopping = spawn(&guard.0, "down");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stopping.kill().unwrap();
+    stopping.wait().unwrap();
     down::down(&guard.0).await.unwrap();
     assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
+    assert_eq!(Host::now().unwrap(), before);
 }
