@@ -6,21 +6,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
-#[allow(dead_code, reason = "shared with the scenes of a deployment, which use the rest")]
-mod operator_deployment {
-    pub(crate) mod stage;
-}
-
 use anyhow::{Context, ensure};
 use contract::exit::{ExitReason, ExitReport};
 use e2e::operator::kubelet::{Node, serve_log};
 use e2e::operator::scene::{Scene, inspection};
+use e2e::operator::stage::{KIND, change, of, pods, run};
 use e2e::operator::{LEASE_NAMESPACE, Site};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use operator_deployment::stage::{KIND, change, of, pods, run};
 use serde_json::json;
 
 const CHAT: (&str, &str) = (KIND, "chat");

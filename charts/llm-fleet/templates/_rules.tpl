@@ -15,7 +15,7 @@
   verbs: [get, list, watch]
 - apiGroups: [llmfleet.dev]
   resources: [llmmodels]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments/status, llmmodels/status]
   verbs: [patch]

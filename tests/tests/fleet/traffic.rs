@@ -30,7 +30,7 @@ pub(crate) fn is_what_it_must_be(witness: Witness) -> Result<()> {
         ("run", 1, 2, &of_operator),
         ("fetch", 5, 1, &of_fetch),
         ("inspect", 1, 0, &nothing),
-        ("serve", 5, 0, &nothing),
+        ("serve", 3, 0, &nothing),
     ];
     for (command, pods, targets, surprise) in expected {
         let (seen, tried) = (told.running(command).count(), told.targets(command));
