@@ -33,6 +33,13 @@
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]
+{{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" }}
+# OpenShift lets only those say whose an object is who may delete it, and a service may have to be taken over from a
+# deployment that was deleted and made again.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [delete]
+{{- end }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
