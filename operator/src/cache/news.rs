@@ -148,6 +148,11 @@ mod tests {
                 bookings.join(", ")
             )
         };
+        let observed = |status: &str| llm("m", "m", &[]).replace("status: {", &format!("status: {{{status}"));
+        let lost =
+            |before: &str, after: &str| news::<LlmDeployment>(&observed(before), &observed(after)).lost;
+        assert!(lost("observedGeneration: 1, ", ""));
+        assert!(!lost("", "") && !lost("", "observedGeneration: 1, "));
         let edited = news::<LlmDeployment>(&llm("m", "m", &["b"]), &llm("n", "m", &["b", "c"]));
         assert_eq!((edited.room, edited.models), (false, ["m", "n"].map(str::to_owned).into()));
         assert!(news::<LlmDeployment>(&llm("m", "m", &["b"]), &llm("m", "m", &["c"])).room);

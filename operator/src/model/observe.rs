@@ -86,10 +86,7 @@ pub enum Log {
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model itself.
-    #[error("cannot read the model again")]
-    Model(#[source] kube::Error),
-    /// Deployments that may use a model, or what it made.
+    /// The model itself, deployments that may use it, or what it made.
     #[error("cannot list {0}")]
     List(&'static str, #[source] kube::Error),
 }
@@ -191,9 +188,11 @@ async fn ask_again(mut observed: Observed, context: &Context) -> Result<Observed
 /// Whether the API server has this very model now, neither going nor paused: then no other of its name is there.
 pub async fn is_current(model: &LlmModel, client: &Client) -> Result<bool, Error> {
     let api: Api<LlmModel> = Api::namespaced(client.clone(), &model.namespace().unwrap_or_default());
-    let now = api.get_opt(&model.name_any()).await.map_err(Error::Model)?;
-    let goes = |now: &LlmModel| now.meta().deletion_timestamp.is_some();
-    Ok(now.is_some_and(|now| now.uid() == model.uid() && !goes(&now) && !is_left_alone(&now)))
+    // All that is known of models is known from lists: this one needs no right of its own.
+    let named = ListParams::default().fields(&format!("metadata.name={}", model.name_any()));
+    let now = api.list(&named).await.map_err(|error| Error::List("models", error))?;
+    let stays = |now: &LlmModel| now.meta().deletion_timestamp.is_none() && !is_left_alone(now);
+    Ok(now.iter().any(|now| now.uid() == model.uid() && stays(now)))
 }
 
 /// Deployments that use the model, and those whose pods read it, as the API server has them now.
