@@ -7,7 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+TARGET=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+readonly TARGET
 flags=(
     "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     "--remap-path-prefix=$PWD=/source"

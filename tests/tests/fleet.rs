@@ -12,6 +12,9 @@ mod fleet {
 use anyhow::{Context, Result, ensure};
 use e2e::bench::{self, Bench, Case};
 use e2e::demo::chat;
+use e2e::install::NAMESPACE;
+use e2e::operator::audit;
+use e2e::operator::rights::{self, Rights};
 use e2e::traffic::Witness;
 use fleet::inputs::{self, File, cpu, from};
 use fleet::{cases, traffic};
@@ -26,7 +29,10 @@ async fn from_a_manifest_to_tokens_and_what_bad_input_gets() {
     let program = env!("CARGO_BIN_EXE_lab").into();
     let bench = Bench::start("fleet", program, &["runtime.image.tag=nonsense"]).await.unwrap();
     let witness = Witness::of(&bench.lab).await.unwrap();
-    let result = all(&bench).await.and_then(|()| traffic::is_what_it_must_be(witness));
+    let result = all(&bench).await.and_then(|()| {
+        traffic::is_what_it_must_be(witness)?;
+        rights_are_enough(&bench)
+    });
     if result.is_err() {
         println!("{}", bench.evidence());
     }
@@ -36,6 +42,15 @@ async fn from_a_manifest_to_tokens_and_what_bad_input_gets() {
     for (component, version) in versions.unwrap() {
         println!("{component} {version}");
     }
+}
+
+/// Nothing was refused to the operator, and nothing was done that no rule of the chart is for.
+fn rights_are_enough(bench: &Bench) -> Result<()> {
+    let mut helm = bench.lab.helm();
+    helm.args(["get", "manifest", "llm-fleet", "--namespace", NAMESPACE]);
+    let rights = Rights::read(&e2e::process::output(&mut helm)?)?;
+    let operator = format!("system:serviceaccount:{NAMESPACE}:llm-fleet");
+    rights::check(&rights, &audit::calls(&bench.lab.audit_log(), &operator)?).map(drop)
 }
 
 async fn all(bench: &Bench) -> Result<()> {

@@ -19,7 +19,7 @@ const EVENTS: &str = "events";
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Who, as impersonated.
+    /// Who, as impersonated if at all.
     pub user: String,
     /// `create`, `patch`, …
     pub verb: String,
@@ -74,8 +74,9 @@ fn call(event: &Value) -> Call {
         Some(subresource) => format!("{}/{subresource}", string(&object["resource"])),
         None => string(&object["resource"]),
     };
+    let impersonated = event.get("impersonatedUser");
     Call {
-        user: string(&event["impersonatedUser"]["username"]),
+        user: string(&impersonated.unwrap_or(&event["user"])["username"]),
         verb: string(&event["verb"]),
         group: string(&object["apiGroup"]),
         resource,
