@@ -9,13 +9,17 @@
 //!   before it is made.
 //! - A refusal that a person has to deal with (quota, admission, another field manager) is a value, not an error.
 //! - A deletion names the uid, so that an object of the same name that came later is left alone.
+//! - When a write returns, what it made of the object is in the store of its kind.
 
 mod adopt;
 pub mod differ;
 mod partial;
 pub mod refusal;
+pub mod trouble;
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
@@ -24,6 +28,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::cache::Keepers;
 use crate::metrics::Metrics;
 use adopt::marks;
 use contract::labels::{FIELD_MANAGER, FIELD_MANAGER_STATUS, FINALIZER};
@@ -83,6 +88,12 @@ impl Desired {
             upkeep,
             owner: desired.owner_references().first().map(|owner| (owner.clone(), marks(desired.labels()))),
         }
+    }
+
+    /// Whether nothing of the kind was seen under its name.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.observed.is_none()
     }
 
     fn rank(&self) -> usize {
@@ -198,13 +209,26 @@ pub enum Error {
 pub struct Applier {
     client: Client,
     metrics: Metrics,
+    keepers: Keepers,
 }
 
 impl Applier {
-    /// Writes through this client, which refuses when this process does not lead.
+    /// Writes through this client, which refuses when this process does not lead. What is written goes to the keepers.
     #[must_use]
-    pub const fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics }
+    pub const fn new(client: Client, metrics: Metrics, keepers: Keepers) -> Self {
+        Self { client, metrics, keepers }
+    }
+
+    /// Sends a write and keeps its answer, so that the next look at the store sees it.
+    async fn send(
+        &self,
+        kind: &str,
+        write: impl Future<Output = kube::Result<DynamicObject>>,
+    ) -> kube::Result<()> {
+        let begun = Instant::now();
+        let answer = write.await?;
+        self.keepers.keep(kind, answer, begun).await;
+        Ok(())
     }
 
     /// Applies objects in a stated order and by name, up to the first refusal.
@@ -235,8 +259,9 @@ impl Applier {
             // It keeps the write from reaching a later object of the same name.
             body["metadata"]["uid"] = uid.clone();
         }
-        match api.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&body)).await {
-            Ok(_) => {
+        let (how, body) = (PatchParams::apply(FIELD_MANAGER), Patch::Apply(body));
+        match self.send(&resource.kind, api.patch(name, &how, &body)).await {
+            Ok(()) => {
                 tracing::info!(kind = resource.kind, namespace, name, "applied");
                 Ok(Outcome::Written)
             }
@@ -244,8 +269,10 @@ impl Applier {
         }
     }
 
-    /// Deletes this very object, and whatever it owns in the background. An object that is gone, or is another one
-    /// of the same name, is fine.
+    /// Deletes this very object, and whatever it owns in the background. An object that is gone is fine.
+    ///
+    /// # Errors
+    /// A deletion that did not happen, also because another object has the name now: the next pass sees that one.
     pub async fn delete<K>(&self, object: &K) -> Result<(), Error>
     where
         K: Resource<DynamicType = ()>,
@@ -263,12 +290,16 @@ impl Applier {
             preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
             ..DeleteParams::default()
         };
+        let begun = Instant::now();
         match api.delete(&name, &parameters).await {
-            Ok(_) => {
+            Ok(answer) => {
                 tracing::info!(kind, namespace, name, "deleted");
+                if let Some(going) = answer.left() {
+                    self.keepers.keep(&kind, going, begun).await;
+                }
                 Ok(())
             }
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Delete { kind, name, source }),
         }
     }
@@ -295,10 +326,10 @@ impl Applier {
             "metadata": { "name": name, "uid": object.uid() },
             "status": new,
         });
-        let parameters = PatchParams::apply(FIELD_MANAGER_STATUS).force();
+        let (parameters, body) = (PatchParams::apply(FIELD_MANAGER_STATUS).force(), Patch::Apply(body));
         let api = self.api_of(object);
-        match api.patch_status(&name, &parameters, &Patch::Apply(body)).await {
-            Ok(_) => Ok(()),
+        match self.send(&kind, api.patch_status(&name, &parameters, &body)).await {
+            Ok(()) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Status { kind, name, source }),
         }
@@ -329,7 +360,7 @@ impl Applier {
     }
 
     /// The list is replaced as a whole, so it must still be the one that was observed: hence the resourceVersion.
-    /// Where it is not, what is newer is on its way to the store, and leads to another pass.
+    /// Where it is not, that is an error, and the next pass sees what is newer.
     async fn set_finalizers<K>(&self, object: &K, finalizers: Vec<&str>) -> Result<(), Error>
     where
         K: Resource<DynamicType = ()>,
@@ -339,9 +370,10 @@ impl Applier {
         let body = json!({
             "metadata": { "finalizers": finalizers, "resourceVersion": object.resource_version() },
         });
-        match self.api_of(object).patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+        let (api, how, body) = (self.api_of(object), PatchParams::default(), Patch::Merge(body));
+        match self.send(&kind, api.patch(&name, &how, &body)).await {
+            Ok(()) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Finalizer { kind, name, source }),
         }
     }

@@ -33,6 +33,12 @@ impl Backoff {
         delay(*count)
     }
 
+    /// How often it has failed in a row.
+    pub fn failures(&self, kind: &'static str, object: &str) -> u32 {
+        let failures = self.0.lock().expect("no holder of this lock panics");
+        failures.get(&(kind, object.to_owned())).copied().unwrap_or_default()
+    }
+
     /// This object went well, or is gone.
     pub fn forget(&self, kind: &'static str, object: &str) {
         let mut failures = self.0.lock().expect("no holder of this lock panics");
@@ -50,6 +56,7 @@ mod tests {
         let delays: Vec<_> = (0..3).map(|_| backoff.failed("a", "x").as_millis()).collect();
         assert_eq!(delays, [500, 1000, 2000]);
         assert_eq!(backoff.failed("a", "y").as_millis(), 500);
+        assert_eq!((backoff.failures("a", "x"), backoff.failures("b", "x")), (3, 0));
         backoff.forget("a", "x");
         assert_eq!(backoff.failed("a", "x").as_millis(), 500);
         assert_eq!(delay(u32::MAX), LONGEST);

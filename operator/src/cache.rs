@@ -1,11 +1,14 @@
 //! What the operator knows of the cluster: one store a kind, filled by watches.
 //!
 //! In: the watch client. Out: stores to read from, and [`Touched`] events that say what changed.
-//! Stores are trimmed to what is read. A read may be behind the API server, so whatever destroys data asks the API
-//! server again first.
+//! Stores are trimmed to what is read. They have what this process wrote, but may be behind what others did, so whatever
+//! destroys data asks the API server again first.
 
+pub mod keeper;
 pub mod merge;
 pub mod news;
+pub mod order;
+mod source;
 pub mod stores;
 
 use std::fmt::Debug;
@@ -14,23 +17,28 @@ use std::sync::Arc;
 use futures::stream::select_all;
 use futures::{FutureExt, StreamExt};
 use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Check;
 use crate::client::WATCH_SECONDS;
 use crate::telemetry::chain;
 use contract::labels;
+pub use keeper::Keepers;
+use keeper::{Keeper, Request};
 use merge::{Key, Merge, key};
 pub use news::{News, Watched};
+use order::Order;
 pub use stores::Stores;
 
 /// Changes that a slow subscriber may be behind; after that it is told to look at everything.
 const CHANGES: usize = 4096;
+
+/// Requests to one keeper that may wait; more make their senders wait.
+const REQUESTS: usize = 64;
 
 /// An object was added, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,50 +87,71 @@ pub struct Watch<K> {
     pub trim: fn(&mut K),
 }
 
-/// Runs the watches of a kind until `shutdown`, and gives the store and what readiness depends on.
-pub fn spawn<K>(watch: Watch<K>, changes: &Changes, shutdown: CancellationToken) -> (Store<K>, Check)
+/// A store, what readiness depends on, and a way to its keeper.
+pub struct Started<K: Resource<DynamicType = ()> + 'static> {
+    store: Store<K>,
+    check: Check,
+    keeper: mpsc::Sender<Request>,
+}
+
+/// Runs the watches of a kind until `shutdown`.
+pub fn spawn<K>(watch: Watch<K>, changes: &Changes, shutdown: CancellationToken) -> Started<K>
 where
     K: Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let (reader, mut writer) = store::<K>();
+    let (store, writer) = store::<K>();
     let kind = kind_of::<K>();
-    let ready = reader.clone();
+    let ready = store.clone();
     let check = Check {
         name: kind,
         holds: Box::new(move || ready.wait_until_ready().now_or_never().is_some_and(|known| known.is_ok())),
     };
     let Watch { apis, labels, trim } = watch;
-    let namespaces: Vec<Option<String>> = apis.iter().map(|api| api.namespace().map(str::to_owned)).collect();
-    let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let mut config = Config::default().timeout(WATCH_SECONDS);
     config.label_selector = labels.map(str::to_owned);
-    let stream = |(source, api): (usize, Api<K>)| {
-        let events = watch::watcher(api, config.clone()).default_backoff();
-        events.map(move |event| (source, event)).boxed()
+    let (keeper, mut requests) = mpsc::channel(REQUESTS);
+    let mut kept = Keeper {
+        kind,
+        namespaces: apis.iter().map(|api| api.namespace().map(str::to_owned)).collect(),
+        trim,
+        store: store.clone(),
+        writer,
+        changes: changes.clone(),
+        merge: Merge::new(apis.len()),
+        orders: vec![Order::default(); apis.len()],
+        waiting: Vec::new(),
     };
-    let events = select_all(apis.into_iter().enumerate().map(stream));
-    let mut events = Box::pin(events.take_until(shutdown.cancelled_owned()));
-    let changes = changes.clone();
-    let store = reader.clone();
+    let begin = move || {
+        let numbered = apis.iter().cloned().enumerate();
+        select_all(numbered.map(|(source, api)| {
+            source::follow(api, config.clone()).map(move |event| (source, event)).boxed()
+        }))
+    };
     tokio::spawn(async move {
-        let mut merge = Merge::new(namespaces.len());
-        while let Some((source, event)) = events.next().await {
-            let event = match event {
-                Ok(event) => event.modify(trim),
-                Err(error) => {
-                    tracing::warn!(kind, error = chain(&error), "cannot watch");
-                    continue;
-                }
-            };
-            let stored = || of_namespace(&store, namespaces[source].as_deref());
-            for event in merge.event(source, event, stored) {
-                let touched = touched(kind, &store, &event);
-                writer.apply_watcher_event(&event);
-                // Nobody listens while this process follows.
-                touched.into_iter().for_each(|touched| drop(changes.0.send(touched)));
+        let mut events = begin();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(request) = requests.recv() => match request {
+                    Request::Keep(answer, begun, done) => {
+                        kept.answer(*answer, begun);
+                        // Who asked may have gone away.
+                        let _ = done.send(());
+                    }
+                    Request::List(done) => {
+                        kept.begins_again(done);
+                        events = begin();
+                    }
+                },
+                Some((source, event)) = events.next() => match event {
+                    Ok(event) => kept.event(source, event),
+                    Err(error) => tracing::warn!(kind, error = chain(&error), "cannot watch"),
+                },
             }
         }
     });
-    (reader, check)
+    Started { store, check, keeper }
 }
 
 /// The kind's name.
@@ -142,6 +171,16 @@ fn of_namespace<K: Resource<DynamicType = ()> + Clone + 'static>(
     store.state_filter(|object| namespace.is_none() || object.namespace().as_deref() == namespace)
 }
 
+/// Whether two states of an object ask for the same. The annotation that pauses counts as much as the spec: whoever takes
+/// it off wants something to happen.
+pub fn asks_the_same<K: Resource>(one: &K, other: &K) -> bool {
+    let asks = |object: &K| {
+        let paused = object.annotations().contains_key(labels::PAUSED);
+        (object.meta().generation, object.meta().deletion_timestamp.is_some(), object.uid(), paused)
+    };
+    asks(one) == asks(other)
+}
+
 /// What an event tells, seen before it reaches the store. A relist tells nothing of what did not change.
 fn touched<K>(kind: &'static str, store: &Store<K>, event: &Event<K>) -> Option<Touched>
 where
@@ -159,13 +198,8 @@ where
     if !gone && before.as_ref().is_some_and(same) {
         return None;
     }
-    // The annotation that pauses counts as much as the spec: whoever takes it off wants something to happen.
-    let spec = |object: &K| {
-        let paused = object.annotations().contains_key(labels::PAUSED);
-        (object.meta().generation, object.meta().deletion_timestamp.is_some(), object.uid(), paused)
-    };
     let news = K::news(before.as_deref(), (!gone).then_some(object));
-    let spec_changed = gone || before.is_none_or(|before| spec(&before) != spec(object));
+    let spec_changed = gone || before.is_none_or(|before| !asks_the_same(before.as_ref(), object));
     let (namespace, name): Key = key(object);
     let label = |name: &str| object.labels().get(name).cloned();
     let (deployment, model) = (label(labels::DEPLOYMENT), label(labels::MODEL));

@@ -2,10 +2,13 @@
 //!
 //! In: the kubeconfig or the pod's own account. Out: [`Clients`], one for each of three ways of waiting:
 //!
-//! - `work`: every attempt has a time limit, a few retries of 429, 503 and 504, and writes only within one's
-//!   [`Term`], so that a process that was frozen past its lease cannot write when it wakes;
-//! - `watch`: only reads, no retries, for watchers back off by themselves;
+//! - `work`: every attempt has a time limit, a few retries of 429, 503 and 504, no attempt before the time that the API
+//!   server asked for, and writes only within one's [`Term`], so that a process that was frozen past its lease cannot
+//!   write when it wakes;
+//! - `watch`: only reads, no retries, for watchers back off by themselves; no watch begins twice in a second;
 //! - `lease`: no retries, so that a renewal is never stuck behind a back-off longer than the lease.
+
+mod pace;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,6 +25,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service};
 
 use crate::leader::{LEASE_CALL, Term};
+use pace::{LaterLayer, PaceLayer};
 
 /// Longest wait for an answer to one attempt of a call.
 pub const CALL: Duration = Duration::from_secs(10);
@@ -70,10 +74,11 @@ pub fn clients(config: &Config, term: watch::Receiver<Term>) -> Result<Clients, 
     let retry = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(1), 3, false)?;
     let work = builder(READ)?
         .with_layer(&FenceLayer(term))
+        .with_layer(&LaterLayer::default())
         .with_layer(&BufferLayer::new(QUEUE))
         .with_layer(&RetryLayer::new(retry))
         .build();
-    let watch = builder(WATCH_READ)?.with_layer(&TimeoutLayer::new(READ)).build();
+    let watch = builder(WATCH_READ)?.with_layer(&PaceLayer).with_layer(&TimeoutLayer::new(READ)).build();
     let lease = builder(LEASE_CALL)?.with_layer(&TimeoutLayer::new(LEASE_CALL)).build();
     Ok(Clients { work, watch, lease })
 }
@@ -115,10 +120,13 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let reads = request.method() == Method::GET;
-        let allowed = if reads { Some(CALL) } else { self.term.borrow().allowance(Instant::now()) };
-        let Some(limit) = allowed else { return Box::pin(async { Err(BoxError::from(Fenced)) }) };
-        let answer = tokio::time::timeout(limit.min(CALL), self.inner.call(request));
-        Box::pin(async move { answer.await.map_err(BoxError::from)? })
+        let (term, answer) = (self.term.clone(), self.inner.call(request));
+        // Both are found out when the call is sent, which may be later.
+        Box::pin(async move {
+            let allowed = if reads { Some(CALL) } else { term.borrow().allowance(Instant::now()) };
+            let limit = allowed.ok_or(Fenced)?;
+            tokio::time::timeout(limit.min(CALL), answer).await?
+        })
     }
 }
 

@@ -124,6 +124,7 @@ pub async fn run<K, E, F>(
         .await;
 }
 
-fn id<K: Resource>(object: &K) -> String {
+/// Namespace and name, under which failures are counted.
+pub fn id<K: Resource>(object: &K) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }

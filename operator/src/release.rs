@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::api::LlmModel;
 use crate::apply::{Applier, has_finalizer};
+use crate::cache::Keepers;
 use crate::metrics::Metrics;
 
 /// How often all are looked at, and the pause in between: an operator that is still ending may change one meanwhile.
@@ -24,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// When the API server refuses, or a model has the finalizer at the end.
 pub async fn release(namespaces: &[String]) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("there is no way to reach an API server")?;
-    let applier = Applier::new(client.clone(), Metrics::default());
+    let applier = Applier::new(client.clone(), Metrics::default(), Keepers::default());
     let apis: Vec<Api<LlmModel>> = if namespaces.is_empty() {
         vec![Api::all(client)]
     } else {

@@ -4,7 +4,7 @@
 //!
 //! # Flow
 //! Caches and the admin listener start at once, so that a follower is warm. Controllers start when this process
-//! leads and all is listed. On SIGTERM no pass begins any more, passes in flight are finished, and then the lease is
+//! leads and has listed everything once more. On SIGTERM no pass begins any more, passes in flight are finished, and then the lease is
 //! released. When the lease is lost the process ends at once: by then the client sends no write.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::Applier;
 use crate::args::RunArgs;
 use crate::backoff::Backoff;
-use crate::cache::{Changes, Stores};
+use crate::cache::{Changes, Keepers, Stores};
 use crate::client::{self, Clients};
 use crate::context::Context;
 use crate::events::Events;
@@ -54,7 +54,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     metrics.set_leader(false);
     let changes = Changes::default();
     let end = CancellationToken::new();
-    let (stores, checks) = Stores::spawn(&watch, &args.watch_namespaces, &changes, &end);
+    let (stores, checks, keepers) = Stores::spawn(&watch, &args.watch_namespaces, &changes, &end);
     let address = SocketAddr::new(args.admin_host, args.admin_port);
     let mut listener = spawn(admin::serve(address, admin::router(metrics.clone(), checks), end.clone()));
 
@@ -66,7 +66,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let context = Arc::new(Context {
-        applier: Applier::new(work.clone(), metrics.clone()),
+        applier: Applier::new(work.clone(), metrics.clone(), keepers.clone()),
         placement: Placement::spawn(stores.clone(), metrics.clone()),
         events: Events::new(work.clone(), MANAGER, &identity),
         client: work,
@@ -75,7 +75,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         backoff: Backoff::default(),
         settings: args.runtime,
     });
-    let mut controllers = spawn(lead(term, context, changes, stop.clone()));
+    let mut controllers = spawn(lead(term, context, (changes, keepers), stop.clone()));
     tokio::select! {
         asked = asked_to_end() => asked?,
         ended = &mut election => ended.context("the election failed")?.context("this process must not go on")?,
@@ -95,17 +95,20 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the term and for full lists, then runs all controllers until `stop`.
+/// Waits for the term and for lists that were made in it, then runs all controllers until `stop`.
+///
+/// What a follower knows may be older than the last writes of the leader before.
 async fn lead(
     mut term: watch::Receiver<Term>,
     context: Arc<Context>,
-    changes: Changes,
+    (changes, keepers): (Changes, Keepers),
     stop: CancellationToken,
 ) {
     let leads = async {
         // The sender lives as long as the election, and without an election the process ends.
         let waited = term.wait_for(|term| matches!(term, Term::Leading { .. })).await.is_ok();
         context.metrics.set_leader(waited);
+        keepers.list_again().await;
         context.stores.wait_until_ready().await;
     };
     tokio::select! {

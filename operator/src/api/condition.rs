@@ -80,6 +80,24 @@ pub fn conditions(
     findings.into_iter().map(join).collect()
 }
 
+/// `all` with this finding in the place of the one of its type. While `old` has it for the same reason its words stay
+/// too, so that trouble which changes its words at each try does not change the status at each.
+#[must_use]
+pub fn overruled(
+    mut all: Vec<Condition>,
+    old: &[Condition],
+    mut by: Finding,
+    (observed_generation, now): (i64, Timestamp),
+) -> Vec<Condition> {
+    if let Some(before) = find(old, by.type_).filter(|before| before.reason == by.reason) {
+        by.message.clone_from(&before.message);
+    }
+    all.retain(|condition| condition.type_ != by.type_);
+    all.extend(conditions(old, vec![by], observed_generation, now));
+    all.sort_by(|a, b| a.type_.cmp(&b.type_));
+    all
+}
+
 /// The API keeps whole seconds; a fraction would make what is read back differ from what was written.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
@@ -108,6 +126,23 @@ mod tests {
         assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("b", Some(2)));
         let third = conditions(&second, finding(ConditionStatus::True, "b"), 2, at(30));
         assert_eq!(third[0].last_transition_time, Time(at(30)));
+    }
+
+    #[test]
+    fn trouble_overrules_one_condition_and_keeps_its_first_words() {
+        let at = |second| (1, Timestamp::from_second(second).unwrap());
+        let trouble = |words: &str| Finding {
+            type_: "Reconciling",
+            status: ConditionStatus::True,
+            reason: "Trouble".into(),
+            message: words.into(),
+        };
+        let well = conditions(&[], finding(ConditionStatus::True, "a"), 1, at(1).1);
+        let first = overruled(well.clone(), &well, trouble("one"), at(10));
+        assert_eq!((first.len(), find(&first, "Ready")), (2, well.first()));
+        assert_eq!(find(&first, "Reconciling").unwrap().message, "one");
+        let second = overruled(first.clone(), &first, trouble("two"), at(20));
+        assert_eq!(second, first);
     }
 
     #[test]

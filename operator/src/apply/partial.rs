@@ -35,10 +35,11 @@ impl Applier {
             "metadata": { "name": name, "uid": llm.uid(), "resourceVersion": llm.resource_version() },
             "status": { "placement": placement },
         });
-        let parameters = PatchParams::apply(FIELD_MANAGER_PLACEMENT).force();
-        match self.api_of(llm).patch_status(&name, &parameters, &Patch::Apply(body)).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(Error::Status { kind, name, source }),
+        let (parameters, body) = (PatchParams::apply(FIELD_MANAGER_PLACEMENT).force(), Patch::Apply(body));
+        let api = self.api_of(llm);
+        match self.send(&kind, api.patch_status(&name, &parameters, &body)).await {
+            Ok(()) => Ok(()),
+            Err(source) => Err(Error::Apply { kind, name, source }),
         }
     }
 
@@ -57,9 +58,10 @@ impl Applier {
         self.metrics.api_write("patch", &kind);
         // The uid keeps the label from reaching a later object of the same name.
         let body = json!({ "metadata": { "uid": object.uid(), "labels": { label: value } } });
-        match self.api_of(object).patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+        let (api, how, body) = (self.api_of(object), PatchParams::default(), Patch::Merge(body));
+        match self.send(&kind, api.patch(&name, &how, &body)).await {
+            Ok(()) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Apply { kind, name, source }),
         }
     }

@@ -44,7 +44,10 @@ impl<K: Resource + Clone> Merge<K> {
             Self::Listing(sources) => {
                 let (objects, listed) = &mut sources[source];
                 match event {
-                    Event::Init => objects.clear(),
+                    Event::Init => {
+                        objects.clear();
+                        *listed = false;
+                    }
                     Event::InitApply(object) | Event::Apply(object) => {
                         objects.insert(key(&object), object);
                     }
@@ -138,6 +141,21 @@ mod tests {
                 (1, Event::InitDone),
             ],
             &["", "", "", "", "", "", "", "y z"],
+        );
+    }
+
+    #[test]
+    fn a_list_that_is_begun_again_is_not_complete() {
+        check(
+            vec![
+                (0, Event::InitApply(object("a", "x"))),
+                (0, Event::InitDone),
+                (0, Event::Init),
+                (1, Event::InitDone),
+                (0, Event::InitApply(object("a", "x"))),
+                (0, Event::InitDone),
+            ],
+            &["", "", "", "", "", "x"],
         );
     }
 

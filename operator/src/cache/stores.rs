@@ -2,6 +2,8 @@
 //!
 //! In: the watch client and the namespaces. Out: [`Stores`]. It must not know who reads them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, PodStatus, Service,
@@ -11,9 +13,11 @@ use kube::api::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Changes, Watch, spawn};
+use super::keeper::{Keepers, Request};
+use super::{Changes, Started, Watch, kind_of, spawn};
 use crate::admin::Check;
 use crate::api::{LlmDeployment, LlmModel};
 use contract::labels;
@@ -50,29 +54,30 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Starts all watches. Without namespaces, those of all namespaces. The checks hold once all is listed.
+    /// Starts all watches. Without namespaces, those of all namespaces. The checks hold once all is listed; the keepers
+    /// take what this process writes.
     pub fn spawn(
         client: &Client,
         namespaces: &[String],
         changes: &Changes,
         shutdown: &CancellationToken,
-    ) -> (Self, Vec<Check>) {
-        let mut checks = Vec::new();
-        let mut keep = |check| checks.push(check);
+    ) -> (Self, Vec<Check>, Keepers) {
+        let (mut checks, mut keepers) = (Vec::new(), BTreeMap::new());
+        let mut parts = Parts { checks: &mut checks, keepers: &mut keepers };
         let stop = || shutdown.clone();
         let stores = Self {
-            deployments: started(spawn(watch(client, namespaces, None), changes, stop()), &mut keep),
-            models: started(spawn(watch(client, namespaces, None), changes, stop()), &mut keep),
-            claims: started(spawn(watch(client, namespaces, None), changes, stop()), &mut keep),
-            jobs: started(spawn(watch(client, namespaces, Some(OURS)), changes, stop()), &mut keep),
-            services: started(spawn(watch(client, namespaces, Some(OURS)), changes, stop()), &mut keep),
-            config_maps: started(spawn(watch(client, namespaces, Some(OURS)), changes, stop()), &mut keep),
-            pods: started(spawn(everywhere(client, trim_pod), changes, stop()), &mut keep),
-            nodes: started(spawn(everywhere(client, trim_node), changes, stop()), &mut keep),
-            volumes: started(spawn(everywhere(client, trim), changes, stop()), &mut keep),
-            runtime_classes: started(spawn(everywhere(client, trim), changes, stop()), &mut keep),
+            deployments: parts.take(spawn(watch(client, namespaces, None), changes, stop())),
+            models: parts.take(spawn(watch(client, namespaces, None), changes, stop())),
+            claims: parts.take(spawn(watch(client, namespaces, None), changes, stop())),
+            jobs: parts.take(spawn(watch(client, namespaces, Some(OURS)), changes, stop())),
+            services: parts.take(spawn(watch(client, namespaces, Some(OURS)), changes, stop())),
+            config_maps: parts.take(spawn(watch(client, namespaces, Some(OURS)), changes, stop())),
+            pods: parts.take(spawn(everywhere(client, trim_pod), changes, stop())),
+            nodes: parts.take(spawn(everywhere(client, trim_node), changes, stop())),
+            volumes: parts.take(spawn(everywhere(client, trim), changes, stop())),
+            runtime_classes: parts.take(spawn(everywhere(client, trim), changes, stop())),
         };
-        (stores, checks)
+        (stores, checks, Keepers::new(keepers))
     }
 
     /// Waits until everything was listed once.
@@ -110,9 +115,19 @@ impl Stores {
     }
 }
 
-fn started<T>(spawned: (T, Check), keep: &mut impl FnMut(Check)) -> T {
-    keep(spawned.1);
-    spawned.0
+/// What comes with the stores, gathered while they are made.
+struct Parts<'a> {
+    checks: &'a mut Vec<Check>,
+    keepers: &'a mut BTreeMap<&'static str, mpsc::Sender<Request>>,
+}
+
+impl Parts<'_> {
+    fn take<K: Resource<DynamicType = ()>>(&mut self, started: Started<K>) -> Store<K> {
+        let Started { store, check, keeper } = started;
+        self.checks.push(check);
+        self.keepers.insert(kind_of::<K>(), keeper);
+        store
+    }
 }
 
 fn watch<K>(client: &Client, namespaces: &[String], labels: Option<&'static str>) -> Watch<K>

@@ -11,7 +11,8 @@
 //!
 //! # Guarantees
 //! A pass that is repeated writes nothing. A pass on an old view cannot make a second pod: bookings are recorded
-//! against the resourceVersion that was seen, and names of pods follow from bookings.
+//! against the resourceVersion that was seen, names of pods follow from bookings, and nothing is made again before the
+//! API server was asked whether the deployment is still as it was seen.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use super::status::{self, Pass};
 use super::validate::{Validated, validate};
 use super::wake::affected;
 use super::{health, names};
-use crate::api::deployment::PlacementStatus;
+use crate::api::deployment::{LlmDeploymentStatus, PlacementStatus};
 use crate::api::model::LlmModelSpec;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Applied, Desired};
@@ -100,6 +101,8 @@ struct Found {
     refused: Option<String>,
     unknown: Option<String>,
     wake_at: Option<Timestamp>,
+    /// Whether bookings were written, which fails if the deployment has changed since it was seen.
+    recorded: bool,
 }
 
 /// All that the steps of a pass look at.
@@ -121,27 +124,40 @@ async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent
     }
     let scene = Scene { context: &context, llm: &llm, observed: &observed, now };
     let validated = validate(&llm).map_err(|error| chain(&error));
-    let mut found = Found::default();
-    let mut desired = Vec::new();
-    if let Ok(validated) = &validated {
-        desired.extend(scene.model());
-        desired.push(Desired::converge(&build::service(&llm), observed.service.as_deref()));
-        found = scene.places(validated).await?;
-        desired.extend(scene.revision_and_pods(&found));
-    }
-    let applied = context.applier.apply(desired).await;
-    let written = match &applied {
-        Ok(_) => scene.promote_and_delete(&found).await,
-        Err(_) => Ok(()),
+    let (found, desired) = match scene.prepare(validated.as_ref().ok()).await {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Ok(Next::OnChange),
+        Err(error) => {
+            scene.tell(&error).await;
+            return Err(error);
+        }
     };
-    scene.report(&validated, &found, applied.as_ref().ok()).await?;
-    let refused = applied?.refusal().is_some();
-    written?;
+    let written = match context.applier.apply(desired).await {
+        Ok(applied) => scene.promote_and_delete(&found).await.map(|()| applied),
+        Err(error) => Err(error.into()),
+    };
+    let reported = scene.report(&validated, &found, &written).await;
+    let refused = written?.refusal().is_some();
+    reported?;
     let next = scene.next(&found);
     Ok(if refused { next.min(Next::After(REFUSED)) } else { next })
 }
 
 impl Scene<'_> {
+    /// Books what is missing, and says what should exist. `None` when the deployment has gone or changed since it was
+    /// seen, which the store will tell.
+    async fn prepare(&self, validated: Option<&Validated>) -> Result<Option<(Found, Vec<Desired>)>, Error> {
+        let Some(validated) = validated else { return Ok(Some(Default::default())) };
+        let found = self.places(validated).await?;
+        let service = Desired::converge(&build::service(self.llm), self.observed.service.as_deref());
+        let mut desired: Vec<Desired> = self.model().into_iter().chain([service]).collect();
+        desired.extend(self.revision_and_pods(&found));
+        // What went with its owner must not be made again for an owner that has gone, or that wants it no more.
+        let certain = found.recorded || !desired.iter().any(Desired::is_new);
+        let current = certain || observe::is_unchanged(&self.context.client, self.llm).await?;
+        Ok(current.then_some((found, desired)))
+    }
+
     /// The model of an inline source. It outlives the deployment if others use it, so it has no owner.
     fn model(&self) -> Option<Desired> {
         let source = self.llm.spec.model.source.clone()?;
@@ -232,10 +248,10 @@ impl Scene<'_> {
         &self,
         validated: &Result<Validated, String>,
         found: &Found,
-        applied: Option<&Applied>,
+        written: &Result<Applied, Error>,
     ) -> Result<(), Error> {
         let model = served_by(&self.llm.spec);
-        let status = status::status(&Pass {
+        let mut status = status::status(&Pass {
             llm: self.llm,
             observed: self.observed,
             validated: validated.as_ref().map_err(String::as_str),
@@ -243,20 +259,38 @@ impl Scene<'_> {
             chosen: found.chosen.as_ref().map(Result::as_ref),
             target: found.frozen.as_ref().map(|frozen| frozen.revision.hash.as_str()),
             plan: &found.plan,
-            refusal: applied.and_then(Applied::refusal).map(|(_, _, refusal)| refusal),
+            refusal: written.as_ref().ok().and_then(Applied::refusal).map(|(_, _, refusal)| refusal),
             refused: found.refused.as_deref(),
             unknown: found.unknown.as_deref(),
             simulated: self.simulates(),
             now: self.now,
         });
-        let mut old = self.llm.status.clone();
-        let before = old.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        // Bookings have a writer of their own.
-        old.iter_mut().for_each(|status| status.placement.clear());
+        if let Some(words) = written.as_ref().err().and_then(|error| self.context.trouble(self.llm, error)) {
+            status = status::troubled(status, self.llm, words, self.now);
+        }
+        let old = self.status();
         self.context.applier.patch_status(self.llm, old.as_ref(), &status).await?;
-        let notes = status::notes(&before, &status.conditions);
+        let before = old.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let notes = status::notes(before, &status.conditions);
         self.context.events.publish(&self.llm.object_ref(&()), notes).await;
         Ok(())
+    }
+
+    /// Says in the status that a pass failed for a passing reason, and leaves the rest as it was. Where not even that can
+    /// be written, the log says so.
+    async fn tell(&self, error: &Error) {
+        let Some(words) = self.context.trouble(self.llm, error) else { return };
+        let old = self.status();
+        let status = status::troubled(old.clone().unwrap_or_default(), self.llm, words, self.now);
+        if let Err(error) = self.context.applier.patch_status(self.llm, old.as_ref(), &status).await {
+            tracing::debug!(error = chain(&error), "the status cannot tell of a failed pass");
+        }
+    }
+
+    /// The status without its bookings, which have a writer of their own.
+    fn status(&self) -> Option<LlmDeploymentStatus> {
+        let status = self.llm.status.clone()?;
+        Some(LlmDeploymentStatus { placement: Vec::new(), ..status })
     }
 
     fn next(&self, found: &Found) -> Next {

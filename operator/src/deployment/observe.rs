@@ -23,7 +23,7 @@ use crate::api::condition::{ConditionStatus, find};
 use crate::api::deployment::PlacementStatus;
 use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::owner_of;
-use crate::cache::Stores;
+use crate::cache::{Stores, asks_the_same};
 use crate::context::Context;
 use crate::fleet::card::Cards;
 use crate::fleet::snapshot::is_ready;
@@ -153,6 +153,13 @@ pub async fn is_current(client: &Client, llm: &LlmDeployment) -> Result<bool, Er
 #[must_use]
 pub fn is_left_alone(llm: &LlmDeployment) -> bool {
     llm.meta().deletion_timestamp.is_some() || llm.annotations().contains_key(PAUSED)
+}
+
+/// Whether the deployment still asks for what it did when it was seen.
+pub async fn is_unchanged(client: &Client, llm: &LlmDeployment) -> Result<bool, Error> {
+    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
+    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
+    Ok(now.is_some_and(|now| asks_the_same(&now, llm)))
 }
 
 /// Reads the stores, then asks the pods, and the API server about those that do not get on.

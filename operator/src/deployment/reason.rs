@@ -62,6 +62,8 @@ pub enum Reason {
     Exit(ExitReason),
     /// The API server refused an object.
     Refused(RefusalReason),
+    /// The API server fails, or does not answer.
+    ApiServerError,
     /// All is as asked for.
     Ready,
     /// Nothing is left to roll out.
@@ -102,6 +104,7 @@ impl Reason {
             Self::Kubelet(fault) => fault.name(),
             Self::Exit(reason) => reason.name(),
             Self::Refused(reason) => reason.name(),
+            Self::ApiServerError => "ApiServerError",
             Self::Ready => "Ready",
             Self::Settled => "Settled",
             Self::RollingOut => "RollingOut",

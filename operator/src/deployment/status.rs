@@ -16,7 +16,7 @@ use super::revision::served_name;
 use super::validate::Validated;
 use super::{health, names};
 use crate::api::LlmDeployment;
-use crate::api::condition::{ConditionStatus, Finding, conditions, find};
+use crate::api::condition::{ConditionStatus, Finding, conditions, find, overruled};
 use crate::api::deployment::{CapacityStatus, LlmDeploymentStatus, MemoryStatus, RevisionStatus, Timings};
 use crate::api::shared::Progress;
 use crate::apply::Refusal;
@@ -26,6 +26,8 @@ mod findings;
 
 /// The condition that sums up all others.
 pub const READY: &str = "Ready";
+/// kstatus: it is being worked on.
+pub const RECONCILING: &str = "Reconciling";
 /// kstatus: nothing gets better by itself.
 pub const STALLED: &str = "Stalled";
 /// The spec can be served.
@@ -119,6 +121,21 @@ pub fn status(pass: &Pass<'_>) -> LlmDeploymentStatus {
         selector: Some(names::pod_selector(&name)),
         simulated: pass.simulated,
     }
+}
+
+/// The status, but for one condition: the pass failed for a passing reason, and is tried again.
+#[must_use]
+pub fn troubled(
+    mut status: LlmDeploymentStatus,
+    llm: &LlmDeployment,
+    words: String,
+    now: Timestamp,
+) -> LlmDeploymentStatus {
+    let trouble = finding(RECONCILING, ConditionStatus::True, Reason::ApiServerError, words);
+    let old = llm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let generation = llm.metadata.generation.unwrap_or_default();
+    status.conditions = overruled(status.conditions, old, trouble, (generation, now));
+    status
 }
 
 fn counts(pass: &Pass<'_>) -> Counts {

@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::controller::{Loop, Next, REFUSED};
 use crate::events::transitions;
 use crate::recent::Recent;
+use crate::telemetry::chain;
 
 /// When to look again at what is being removed. What is deleted is also told by the watches; what holds it may be told
 /// by none.
@@ -92,9 +93,29 @@ fn affected(touched: &Touched, stores: &Stores) -> Vec<ObjectRef<LlmModel>> {
 
 /// Brings the cluster one step closer to what `model` asks for.
 ///
-/// Every pass starts from observation and assumes nothing of why it runs. Once observation has succeeded the status
-/// is written on every exit, also when applying was refused.
+/// Every pass starts from observation and assumes nothing of why it runs. The status is written on every exit, also
+/// when applying was refused or something failed.
 async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Recent>) -> Result<Next, Error> {
+    let result = pass(model.clone(), &context, &recent).await;
+    if let Err(error) = &result {
+        tell(&model, &context, error).await;
+    }
+    result
+}
+
+/// Says in the status that a pass failed for a passing reason. Where not even that can be written, the log says so.
+async fn tell(model: &LlmModel, context: &Context, error: &Error) {
+    let Some(words) = context.trouble(model, error) else { return };
+    // The pass may have written a status before it failed.
+    let Some(now) = context.stores.models.get(&ObjectRef::from_obj(model)) else { return };
+    let status = status::troubled(&now, words, Timestamp::now());
+    let written = context.applier.patch_status(now.as_ref(), now.status.as_ref(), &status).await;
+    if let Err(error) = written {
+        tracing::debug!(error = chain(&error), "the status cannot tell of a failed pass");
+    }
+}
+
+async fn pass(model: Arc<LlmModel>, context: &Context, recent: &Recent) -> Result<Next, Error> {
     if is_left_alone(&model) {
         return Ok(Next::OnChange);
     }
@@ -102,14 +123,14 @@ async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Rece
         context.applier.add_finalizer(model.as_ref()).await?;
         return Ok(Next::OnChange);
     }
-    let observed = observe(model.clone(), &context, &recent).await?;
-    if model.meta().deletion_timestamp.is_none() && adopt(&observed, &context).await? {
+    let observed = observe(model.clone(), context, recent).await?;
+    if model.meta().deletion_timestamp.is_none() && adopt(&observed, context).await? {
         return Ok(Next::After(CHANGED));
     }
     match plan(&observed, &context.settings) {
         Plan::Retire => {
             // The store may not have the deployment yet that this model was made for.
-            let (users, readers) = observe::users_now(&model, &context).await?;
+            let (users, readers) = observe::users_now(&model, context).await?;
             if users.is_empty() && readers.is_empty() {
                 context.applier.delete(model.as_ref()).await?;
             }
@@ -130,7 +151,7 @@ async fn reconcile(model: Arc<LlmModel>, context: Arc<Context>, recent: Arc<Rece
             context.applier.patch_status(model.as_ref(), model.status.as_ref(), &status).await?;
             Ok(Next::After(GOING))
         }
-        Plan::Keep(keep) => bring_further(&observed, &keep, &context).await,
+        Plan::Keep(keep) => bring_further(&observed, &keep, context).await,
     }
 }
 

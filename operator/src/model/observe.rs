@@ -39,6 +39,9 @@ const LOG_BYTES: i64 = 64 << 10;
 /// Lines of a job's log that are read, from its end.
 const LOG_LINES: i64 = 20;
 
+/// Label by which Kubernetes names the job of a pod.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
 /// What is known of a model.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -144,7 +147,14 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
     observed.pod = newest_pod(&job, stores.pods.state());
     let uid = job.uid().unwrap_or_default();
     let recorded = observed.known().is_some();
-    let state = attempt::read(&job, observed.pod.as_deref()).state;
+    let read = |pod: Option<&Pod>| attempt::read(&job, pod).state;
+    let mut state = read(observed.pod.as_deref());
+    let is_over = matches!(state, State::Succeeded | State::Failed(_));
+    if is_over && !recorded && !observed.pod.as_deref().is_some_and(has_ended) {
+        // What the pod found, or why it ended, decides what is made next; and the store may be behind.
+        observed.pod = newest_pod(&job, pods_now(context, &job).await?);
+        state = read(observed.pod.as_deref());
+    }
     match &state {
         State::NoPod => {
             let warning = warning(&context.client, job.as_ref()).await;
@@ -259,6 +269,14 @@ fn left_jobs(model: &LlmModel, mut all: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
 
 fn standing_of<K: Resource>(model: &LlmModel, object: &K) -> Standing {
     standing(&owner_of(model), &marks(&model.name_any()), object.meta())
+}
+
+/// Pods of a job, as the API server has them now.
+async fn pods_now(context: &Context, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
+    let of_job = ListParams::default().labels(&format!("{JOB_NAME}={}", job.name_any()));
+    let pods = api.list(&of_job).await.map_err(|error| Error::List("pods", error))?;
+    Ok(pods.items.into_iter().map(Arc::new).collect())
 }
 
 fn newest_pod(job: &Job, all: Vec<Arc<Pod>>) -> Option<Arc<Pod>> {

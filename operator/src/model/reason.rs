@@ -46,6 +46,8 @@ pub enum Reason {
     Exit(ExitReason),
     /// The API server refused an object.
     Refused(RefusalReason),
+    /// The API server fails, or does not answer.
+    ApiServerError,
 }
 
 /// What a reason means for somebody who waits.
@@ -82,6 +84,7 @@ impl Reason {
             Self::InspectionMissing => "InspectionMissing",
             Self::Exit(reason) => reason.name(),
             Self::Refused(reason) => reason.name(),
+            Self::ApiServerError => "ApiServerError",
         }
     }
 
@@ -90,9 +93,12 @@ impl Reason {
     pub const fn mood(self) -> Mood {
         match self {
             Self::WeightsVerified => Mood::Done,
-            Self::Starting | Self::Fetching | Self::Inspecting | Self::Deleting | Self::ClaimTerminating => {
-                Mood::Working
-            }
+            Self::Starting
+            | Self::Fetching
+            | Self::Inspecting
+            | Self::Deleting
+            | Self::ClaimTerminating
+            | Self::ApiServerError => Mood::Working,
             Self::InUse
             | Self::ClaimNotFound
             | Self::ClaimLost

@@ -9,7 +9,8 @@ use super::claim::claim_name;
 use super::observe::Observed;
 use super::plan::Keep;
 use super::reason::{Cause, Mood, Reason};
-use crate::api::condition::{ConditionStatus, Finding, conditions};
+use crate::api::LlmModel;
+use crate::api::condition::{ConditionStatus, Finding, conditions, overruled};
 use crate::api::model::LlmModelStatus;
 use crate::apply::{Applied, RefusalReason};
 
@@ -50,6 +51,22 @@ pub fn removing(observed: &Observed, now: Timestamp) -> LlmModelStatus {
     status.conditions = conditions(&status.conditions, findings, generation, now);
     status.observed_generation = Some(generation);
     status.progress = None;
+    status
+}
+
+/// The status as it was, but for one condition: the last pass failed for a passing reason, and is tried again.
+#[must_use]
+pub fn troubled(model: &LlmModel, words: String, now: Timestamp) -> LlmModelStatus {
+    let mut status = model.status.clone().unwrap_or_default();
+    let trouble = Finding {
+        type_: RECONCILING,
+        status: ConditionStatus::True,
+        reason: Reason::ApiServerError.name().into(),
+        message: words,
+    };
+    let old = status.conditions.clone();
+    let generation = model.metadata.generation.unwrap_or_default();
+    status.conditions = overruled(status.conditions, &old, trouble, (generation, now));
     status
 }
 

@@ -89,6 +89,10 @@ pub enum OnEvent {
     Lose,
     /// It is seen so many times.
     Repeat(usize),
+    /// Before it comes all again that came over this watch so far.
+    Replay,
+    /// Half of it is seen, and the watch ends as if that were all.
+    Cut,
     /// Instead of it comes the error that ends a watch whose place is too old: 410.
     Gone,
     /// The connection ends before it.

@@ -36,12 +36,12 @@ pub(super) fn through(
 }
 
 async fn pass(mut body: Body, asked: &Asked, mut rules: Rules, out: Sender) {
-    let mut lines = Lines::default();
+    let (mut lines, mut before) = (Lines::default(), Vec::new());
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
             () = rules.changed() => {
-                if one(None, asked, &mut rules, &out).await.is_none() {
+                if one(None, asked, &mut rules, (&before, &out)).await.is_none() {
                     return;
                 }
                 continue;
@@ -50,15 +50,21 @@ async fn pass(mut body: Body, asked: &Asked, mut rules: Rules, out: Sender) {
         let Some(Ok(frame)) = frame else { return };
         let Ok(data) = frame.into_data() else { continue };
         for line in lines.push(&data) {
-            if one(Some(line), asked, &mut rules, &out).await.is_none() {
+            if one(Some(line.clone()), asked, &mut rules, (&before, &out)).await.is_none() {
                 return;
             }
+            before.push(line);
         }
     }
 }
 
 /// Passes one event on, in the way that the rule says; none when that ends the watch.
-async fn one(line: Option<Bytes>, asked: &Asked, rules: &mut Rules, out: &Sender) -> Option<()> {
+async fn one(
+    line: Option<Bytes>,
+    asked: &Asked,
+    rules: &mut Rules,
+    (before, out): (&[Bytes], &Sender),
+) -> Option<()> {
     let event: Option<Value> = line.as_ref().and_then(|line| serde_json::from_slice(line).ok());
     let send = async |line: Bytes| out.send(Ok(Frame::data(line))).await.ok();
     loop {
@@ -68,6 +74,17 @@ async fn one(line: Option<Bytes>, asked: &Asked, rules: &mut Rules, out: &Sender
             OnEvent::Gone => {
                 let object = Answer::new(410, "Expired").body();
                 send(format!("{}\n", json!({ "type": "ERROR", "object": object })).into()).await?;
+                return None;
+            }
+            OnEvent::Replay => {
+                for line in before.iter().chain(&line) {
+                    send(line.clone()).await?;
+                }
+                return Some(());
+            }
+            OnEvent::Cut => {
+                let half = |mut line: Bytes| line.split_to(line.len() / 2);
+                send(half(line.unwrap_or_default())).await?;
                 return None;
             }
             OnEvent::Drop => {

@@ -101,12 +101,13 @@ impl Scene<'_> {
         let decided = target.as_ref().map(|target| (&target.chosen, outcomes));
         let plan = plan(&situation, &steps, decided);
         self.context.applier.patch_placement(self.llm, self.recorded(), &plan.placement).await?;
+        let recorded = self.recorded() != plan.placement;
         let booked = placed.iter().chain(&plan.placement);
         let mut strays = strays(&validated.owner.1, booked, &self.observed.pods);
         strays.retain(|pod| !unclear.contains(pod));
         let (frozen, chosen) = target.map(|t| (t.frozen, Ok(t.chosen))).unzip();
         let (chosen, wake_at) = (chosen.or(why_not), steps.wake_at);
-        Ok(Found { chosen, frozen, plan, strays, refused, unknown, wake_at })
+        Ok(Found { chosen, frozen, plan, strays, refused, unknown, wake_at, recorded })
     }
 
     /// What the revision's ConfigMap says, if there is one: another operator's image is kept.

@@ -3,7 +3,9 @@
 //! In: a pass. Out: findings in a fixed order. The first thing that is missing on the way to an answer gives the
 //! summary its reason.
 
-use super::{ACCEPTED, AVAILABLE, Counts, MODEL_READY, PLACED, Pass, READY, STALLED, finding, health};
+use super::{
+    ACCEPTED, AVAILABLE, Counts, MODEL_READY, PLACED, Pass, READY, RECONCILING, STALLED, finding, health,
+};
 use crate::api::condition::ConditionStatus::{self, False, True, Unknown};
 use crate::api::condition::{Finding, find};
 use crate::deployment::reason::Reason;
@@ -38,7 +40,7 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
         None => (False, Reason::NotStalled.into(), "nobody has to do anything".to_owned()),
     };
     let mut all = Vec::from(path);
-    all.push(finding("Reconciling", reconciling, progressing.reason.clone(), progressing.message.clone()));
+    all.push(finding(RECONCILING, reconciling, progressing.reason.clone(), progressing.message.clone()));
     all.extend([progressing, ready, finding(STALLED, stalled, reason, words)]);
     all.sort_by_key(|f| f.type_);
     all

@@ -74,6 +74,26 @@ fn said_of(
     status.conditions.into_iter().map(|c| (c.type_, (c.status, c.reason))).collect()
 }
 
+#[test]
+fn trouble_is_told_by_one_condition_and_leaves_the_others() {
+    let mut llm = llm();
+    let validated = super::super::validate::validate(&llm).unwrap();
+    let (observed, plan) = (Observed::default(), Plan::default());
+    let well = status(&pass_of(&llm, &observed, &validated, &plan));
+    llm.status = Some(well.clone());
+    let troubled = |llm: &LlmDeployment, words: &str| {
+        troubled(llm.status.clone().unwrap(), llm, words.to_owned(), Timestamp::UNIX_EPOCH)
+    };
+    let first = troubled(&llm, "HTTP 500");
+    let differ: Vec<_> = first.conditions.iter().filter(|c| !well.conditions.contains(c)).collect();
+    assert_eq!(differ.len(), 1, "{differ:?}");
+    assert_eq!((differ[0].type_.as_str(), differ[0].reason.as_str()), (RECONCILING, "ApiServerError"));
+    assert_eq!(differ[0].message, "HTTP 500");
+    assert_eq!(first.conditions.len(), well.conditions.len());
+    llm.status = Some(first.clone());
+    assert_eq!(troubled(&llm, "HTTP 503"), first, "as long as it lasts, nothing is written");
+}
+
 fn pair(status: &str, reason: &str) -> (String, String) {
     (status.to_owned(), reason.to_owned())
 }
