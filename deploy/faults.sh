@@ -9,6 +9,6 @@ lab faults --forget
 status=0
 # Each of these leaves a part of the report.
 LLMFLEET_FAULTS=all cargo test --workspace --locked --no-fail-fast \
-    --test fault_proxy --test fault_kills --test operator_leader -- --show-output || status=$?
+    --test fault_proxy --test fault_kills --test fault_matrix --test operator_leader -- --show-output || status=$?
 lab faults
 exit "$status"

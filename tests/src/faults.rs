@@ -4,8 +4,10 @@
 //! with, what it asked for, and a report. It must not know what the operator should do about a fault.
 //!
 //! [`proxy`] and [`rule`] make faults; [`life`] is a script that a fleet goes through whatever befalls its operator,
-//! with a [`player`] for scheduler and kubelet; [`state`] is what two runs of it are compared by; [`kill`] is one run.
+//! with a [`player`] for scheduler and kubelet; [`state`] is what two runs of it are compared by; [`kill`] and [`befall`] are one run each, on a
+//! [`stage`].
 
+pub mod befall;
 pub mod kill;
 pub mod life;
 pub mod player;
@@ -13,5 +15,6 @@ pub mod proxy;
 pub mod report;
 pub mod request;
 pub mod rule;
+pub mod stage;
 pub mod state;
 mod watching;

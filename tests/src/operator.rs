@@ -248,6 +248,11 @@ impl Operator {
         Ok(kill(Pid::from_raw(self.process.pid().try_into()?), signal)?)
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exited().is_some()
+    }
+
     /// Waits until it has ended.
     pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
         let process = &mut self.process;

@@ -11,14 +11,7 @@ use std::time::Instant;
 use e2e::faults::kill::{Course, Kill, Moment, Stage};
 use e2e::faults::report::{Fault, Fragment, everything};
 use e2e::operator::Site;
-use e2e::operator::kubelet::{Node, serve_log};
-use e2e::operator::scene::inspection;
-use futures::future::{join_all, try_join_all};
-use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Api;
-use kube::api::PostParams;
-use serde_json::json;
+use futures::future::join_all;
 
 /// How many runs take place at once, each with a node of its own.
 const STAGES: usize = 4;
@@ -46,24 +39,8 @@ async fn killed(stage: &Stage<'_>, kill: Kill, reference: &Course) -> Course {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whenever_it_is_killed_it_comes_to_the_same() {
     let site = Site::start("llm-fleet.yaml").await.unwrap();
-    let client = site.plane.client().await.unwrap();
-    let class = json!({ "metadata": { "name": "nvidia" }, "handler": "runc" });
-    let class: RuntimeClass = serde_json::from_value(class).unwrap();
-    Api::all(client.clone()).create(&PostParams::default(), &class).await.unwrap();
-    // Volumes come from the test alone, and nobody complains until then.
-    let class = json!({
-        "metadata": { "name": "none" }, "provisioner": "kubernetes.io/no-provisioner",
-        "volumeBindingMode": "WaitForFirstConsumer",
-    });
-    let class: StorageClass = serde_json::from_value(class).unwrap();
-    Api::all(client.clone()).create(&PostParams::default(), &class).await.unwrap();
-    let (certificate, key) = site.plane.server_certificate();
-    let log = serve_log(&certificate, &key, inspection().unwrap().to_line().unwrap() + "\n").unwrap();
-    let stages = (0..STAGES).map(async |n| {
-        let node = Node::join(&client, &format!("stage-node-{n}"), 3, log).await?;
-        anyhow::Ok(Stage { site: &site, client: client.clone(), node })
-    });
-    let stages = try_join_all(stages).await.unwrap();
+    let names: Vec<_> = (0..STAGES).map(|n| format!("stage-node-{n}")).collect();
+    let stages = Stage::set(&site, &names).await.unwrap();
 
     let began = Instant::now();
     let reference = stages[0].run("undisturbed", None, None).await.unwrap();

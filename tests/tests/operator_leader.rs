@@ -5,13 +5,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use e2e::faults::report::{Fault, Fragment};
 use e2e::operator::audit::Call;
 use e2e::operator::scene::{LIMIT, Scene, condition, ours};
 use e2e::operator::{LEASE, LEASE_NAMESPACE, Operator, Site};
 use e2e::process::wait_for;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -20,6 +21,8 @@ use tokio::task::JoinHandle;
 const GRACEFUL: Duration = Duration::from_secs(3);
 /// Longest hand-over when the leader says nothing: a lease of 15 s, and the pause between two tries.
 const SILENT: Duration = Duration::from_secs(20);
+/// How long others leave a lease alone.
+const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// Where the models are that give the leader something to write.
 const NAMESPACE: &str = "default";
 /// How often there is one more.
@@ -77,6 +80,16 @@ fn terms(site: &Site) -> Vec<String> {
     terms
 }
 
+/// How often somebody wrote who had ceased to.
+fn overlaps(terms: &[String]) -> u64 {
+    let writers: std::collections::BTreeSet<_> = terms.iter().collect();
+    (terms.len() - writers.len()) as u64
+}
+
+fn survived(name: &str) -> Fault {
+    Fault { name: name.to_owned(), tried: 1, survived: 1 }
+}
+
 #[tokio::test]
 async fn a_leader_that_ends_or_is_killed_is_followed_by_another() {
     let site = Site::start("llm-fleet.yaml").await.unwrap();
@@ -93,6 +106,7 @@ async fn a_leader_that_ends_or_is_killed_is_followed_by_another() {
     let (lease, status) = takes_over(&site, &second, since).await.unwrap();
     println!("SIGTERM: lease after {lease:?}, status after {status:?}");
     assert!(lease < GRACEFUL, "{lease:?}");
+    let graceful = lease;
     assert!(first.ended(GRACEFUL).await.unwrap().success(), "{}", first.last_lines());
     assert_eq!(second.metric("llmfleet_leader").await.unwrap(), 1.0);
 
@@ -106,7 +120,16 @@ async fn a_leader_that_ends_or_is_killed_is_followed_by_another() {
 
     assert!(!busy.is_finished(), "{:?}", busy.await);
     busy.abort();
-    assert_eq!(terms(&site), ["operator-a", "operator-b", "operator-c"], "each wrote in one term of its own");
+    let terms = terms(&site);
+    let fragment = Fragment {
+        leader_failover_seconds: Some(lease.as_secs_f64()),
+        graceful_handover_seconds: Some(graceful.as_secs_f64()),
+        two_writers: overlaps(&terms),
+        faults: vec![survived("leader_asked_to_end"), survived("leader_killed")],
+        ..Fragment::default()
+    };
+    fragment.leave("leader_ends").unwrap();
+    assert_eq!(terms, ["operator-a", "operator-b", "operator-c"], "each wrote in one term of its own");
     site.check_rights().unwrap();
 }
 
@@ -130,5 +153,56 @@ async fn a_leader_that_froze_writes_nothing_when_it_wakes() {
     assert!(!ended.success(), "a leader that lost its lease must not look as if it had been asked to end");
     assert!(!busy.is_finished(), "{:?}", busy.await);
     busy.abort();
-    assert_eq!(terms(&site), ["operator-a", "operator-b"], "each wrote in one term of its own");
+    let terms = terms(&site);
+    let fragment = Fragment {
+        leader_failover_seconds: Some(lease.as_secs_f64()),
+        two_writers: overlaps(&terms),
+        faults: vec![survived("leader_stopped_and_continued")],
+        ..Fragment::default()
+    };
+    fragment.leave("leader_freezes").unwrap();
+    assert_eq!(terms, ["operator-a", "operator-b"], "each wrote in one term of its own");
+}
+
+/// A lease that goes is made again by who leads; one that somebody else writes is lost; and who cannot renew it ends
+/// before another may begin.
+#[tokio::test]
+async fn a_lease_that_is_deleted_edited_or_out_of_reach_never_has_two_holders() {
+    let site = Site::start("llm-fleet.yaml").await.unwrap();
+    let mut first = site.operator("operator-a", &[]).await.unwrap();
+    takes_over(&site, &first, Instant::now()).await.unwrap();
+    let mut second = site.operator("operator-b", &[]).await.unwrap();
+    let client = site.plane.client().await.unwrap();
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let busy = keep_busy(client);
+
+    leases.delete(LEASE, &DeleteParams::default()).await.unwrap();
+    let again = wait_for("the leader to make its lease again", SILENT, async || {
+        let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+        ensure!(holder.starts_with("operator-a"), "{holder} holds it");
+        Ok(())
+    });
+    again.await.unwrap();
+
+    let since = Instant::now();
+    let stranger = json!({ "spec": { "holderIdentity": "somebody" } });
+    leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(stranger)).await.unwrap();
+    assert!(!first.ended(SILENT).await.unwrap().success(), "{}", first.last_lines());
+    let (lease, _) = takes_over(&site, &second, since).await.unwrap();
+    println!("edited: lease after {lease:?}");
+    assert!(lease < SILENT, "{lease:?}");
+
+    let since = Instant::now();
+    site.plane.freeze_api_server().unwrap();
+    let ended = second.ended(SILENT).await.unwrap();
+    println!("API server out of reach: ended after {:?}", since.elapsed());
+    assert!(!ended.success() && since.elapsed() < LEASE_DURATION, "{}", second.last_lines());
+    site.plane.thaw_api_server().unwrap();
+
+    busy.abort();
+    let terms = terms(&site);
+    let faults = ["lease_deleted", "lease_edited", "lease_out_of_reach"].map(survived);
+    let fragment = Fragment { two_writers: overlaps(&terms), faults: faults.into(), ..Fragment::default() };
+    fragment.leave("leader_leases").unwrap();
+    assert_eq!(terms, ["operator-a", "operator-b"], "each wrote in one term of its own");
 }

@@ -211,7 +211,7 @@ async fn live(
 }
 
 /// Waits until a step is followed and nothing changes any more.
-async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> Result<State> {
+pub(super) async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> Result<State> {
     let (mut last, mut since) = (State::new(), Instant::now());
     let quiet = if everything() { LONG_QUIET } else { QUIET };
     wait_for(&format!("{step:?} to be followed"), LIMIT, async || {
@@ -244,7 +244,7 @@ async fn reach(world: &World<'_>, names: &mut Names, expected: &State) -> Result
 }
 
 impl Course {
-    fn compare_counts(&mut self, expected: &Counts) {
+    pub(super) fn compare_counts(&mut self, expected: &Counts) {
         let told = |what: &str, expected: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>| {
             let of =
                 |counts: &BTreeMap<String, u64>, key: &String| counts.get(key).copied().unwrap_or_default();
