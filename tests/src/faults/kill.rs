@@ -38,6 +38,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The same where everything is tried: longer than any pause after which the operator looks again at what it is not told.
 const LONG_QUIET: Duration = Duration::from_secs(6);
 
+/// So many times the writes of the other run are no mere repetition of what a killed process had begun.
+const HOT: u64 = 2;
+
 /// When the operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -156,6 +159,11 @@ impl Stage<'_> {
         course.counts = Counts::of(&course.writes, &names);
         if let Some(expected) = expected {
             course.compare_counts(&expected.counts);
+            if course.changes > HOT * expected.changes {
+                let told =
+                    format!("{} writes instead of about {}: a hot loop", course.changes, expected.changes);
+                course.differences.push(told);
+            }
         }
         let volumes: Api<PersistentVolume> = Api::all(client.clone());
         // A run that did not come so far has none.
