@@ -10,11 +10,15 @@ use e2e::faults::rule::{After, Answer, Asked, Before, OnEvent, Pass, Rule};
 use e2e::operator::scene::Scene;
 use e2e::operator::{Launch, Site};
 use e2e::process::wait_for;
+use k8s_openapi::api::core::v1::Service;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 const KIND: &str = "LlmModel";
+const MODELS: &str = "llmmodels";
 const NAMESPACE: &str = "default";
+/// How long the operator has for what it must not do.
+const SOON: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What befalls writes of the status of models.
@@ -45,13 +49,13 @@ fn is_first(asked: &Asked) -> bool {
     asked.call.resource == "llmmodels/status" && asked.times == 1
 }
 
-/// What befalls events about models.
-struct OfModels(OnEvent);
+/// What befalls events about objects of one kind.
+struct Events(&'static str, OnEvent);
 
-impl Rule for OfModels {
+impl Rule for Events {
     fn event(&self, asked: &Asked, event: Option<&Value>) -> OnEvent {
         let about_one = event.is_none_or(|event| event["object"]["metadata"]["name"].is_string());
-        if asked.call.resource == "llmmodels" && about_one { self.0.clone() } else { OnEvent::Pass }
+        if asked.call.resource == self.0 && about_one { self.1.clone() } else { OnEvent::Pass }
     }
 }
 
@@ -116,6 +120,29 @@ async fn an_operator_works_behind_a_proxy_whatever_that_does() {
     }
     frozen(&scene, &proxy).await;
     watches(&scene, &proxy).await;
+    nothing_is_made_for_what_has_gone(&scene, &proxy).await;
+}
+
+/// The garbage collector's deletions are seen, and that of the deployment is not yet.
+async fn nothing_is_made_for_what_has_gone(scene: &Scene<'_>, proxy: &Proxy) {
+    let services = scene.all::<Service>();
+    let spec = json!({ "model": { "modelRef": { "name": "absent" } } });
+    scene.apply("LlmDeployment", "late", &spec).await.unwrap();
+    let made = scene.wait("the service", async || Ok(services.get("late").await.map(drop)?));
+    made.await.unwrap();
+    scene.settles().await.unwrap();
+    proxy.set(Events("llmdeployments", OnEvent::Hold));
+    scene.ours("LlmDeployment").delete("late", &DeleteParams::default()).await.unwrap();
+    let gone = scene.wait("the service to go", async || match services.get_opt("late").await? {
+        None => Ok(()),
+        Some(_) => bail!("it is there"),
+    });
+    gone.await.unwrap();
+    tokio::time::sleep(SOON).await;
+    let writes = proxy.writes();
+    let made = writes.iter().filter(|w| w.call.resource == "services" && w.call.code == 201);
+    assert_eq!(made.count(), 1, "{writes:?}");
+    proxy.set(Pass);
 }
 
 /// A request that is not answered ends with its rule, and is asked again.
@@ -134,7 +161,7 @@ async fn frozen(scene: &Scene<'_>, proxy: &Proxy) {
 
 /// Events that are held come later, those that are lost come with the next list, and a watch that is gone begins anew.
 async fn watches(scene: &Scene<'_>, proxy: &Proxy) {
-    proxy.set(OfModels(OnEvent::Hold));
+    proxy.set(Events(MODELS, OnEvent::Hold));
     make(scene, "held").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let unseen = scene.ours(KIND).get("held").await.unwrap();
@@ -143,16 +170,16 @@ async fn watches(scene: &Scene<'_>, proxy: &Proxy) {
     proxy.set(Pass);
     is_told(scene, "held").await;
 
-    proxy.set(OfModels(OnEvent::Repeat(100)));
+    proxy.set(Events(MODELS, OnEvent::Repeat(100)));
     make(scene, "repeated").await;
     is_told(scene, "repeated").await;
 
-    proxy.set(OfModels(OnEvent::Lose));
+    proxy.set(Events(MODELS, OnEvent::Lose));
     make(scene, "lost").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(scene.ours(KIND).get("lost").await.unwrap().data["status"].is_null());
     for end in [OnEvent::Gone, OnEvent::Drop] {
-        proxy.set(OfModels(end));
+        proxy.set(Events(MODELS, end));
         let ended = wait_for("the watch to end", LIMIT, async || {
             ensure!(proxy.tried() > 0, "it is as it was");
             Ok(())
