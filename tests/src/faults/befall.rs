@@ -3,6 +3,7 @@
 //! In: a stage, what befalls, for how long. Out: the course of the life, and what was seen meanwhile. It must not know
 //! what the operator should make of it, but for how it tells of it: by one condition.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -208,14 +209,11 @@ impl Trouble {
                 tokio::time::sleep(self.lasts).await;
                 outcome.tried += self.end(plane, proxy).await?;
             }
-            if operator.has_ended() {
-                // Who has lost its lease ends, and is started again.
-                *operator = stage.site.launch(launch).await?;
-            }
-            outcome
-                .course
-                .states
-                .push(settle(world, names, step).await.with_context(|| format!("{step:?}"))?);
+            let settled = tokio::select! {
+                settled = settle(world, names, step) => settled,
+                failed = keep_alive(stage, launch, operator) => failed.map(|never| match never {}),
+            };
+            outcome.course.states.push(settled.with_context(|| format!("{step:?}"))?);
         }
         Ok(())
     }
@@ -259,5 +257,15 @@ impl Trouble {
         }
         course.differences.extend(found);
         course.compare_counts(&expected.counts);
+    }
+}
+
+/// Who has lost its lease ends, perhaps only when the trouble is over, and is started again.
+async fn keep_alive(stage: &Stage<'_>, launch: &Launch<'_>, operator: &mut Operator) -> Result<Infallible> {
+    loop {
+        if operator.has_ended() {
+            *operator = stage.site.launch(launch).await?;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
