@@ -19,6 +19,8 @@ pub const BOOKING: &str = "llmfleet.dev/booking";
 pub const BOOKED: &str = "llmfleet.dev/booked";
 /// Number of a job's attempt, from 1.
 pub const ATTEMPT: &str = "llmfleet.dev/attempt";
+/// Annotation of a job: eight hex digits of what its pod was made from.
+pub const MADE_FROM: &str = "llmfleet.dev/made-from";
 /// `"true"` on pods that get traffic from the Service.
 pub const SERVING: &str = "llmfleet.dev/serving";
 /// Annotation: leave this object alone.

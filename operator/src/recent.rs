@@ -20,6 +20,8 @@ const FORGET: Duration = Duration::from_secs(3600);
 /// What is remembered of one piece of work.
 #[derive(Clone, Debug)]
 struct Memory {
+    /// When it was first asked for.
+    first_used: Instant,
     /// When it was last asked for.
     used: Instant,
     /// When its pod was last asked.
@@ -84,10 +86,16 @@ impl Recent {
         self.with(job, now, |memory| now.duration_since(*memory.over.get_or_insert(now)))
     }
 
+    /// For how long the job has been known.
+    pub fn known_for(&self, job: &str) -> Duration {
+        let now = Instant::now();
+        self.with(job, now, |memory| now.duration_since(memory.first_used))
+    }
+
     fn with<T>(&self, uid: &str, now: Instant, act: impl FnOnce(&mut Memory) -> T) -> T {
         let mut works = self.works.lock().expect("no holder of this lock panics");
         works.retain(|_, memory| now.duration_since(memory.used) < FORGET);
-        let new = Memory { used: now, asked: None, first: None, pace: None, over: None };
+        let new = Memory { first_used: now, used: now, asked: None, first: None, pace: None, over: None };
         let memory = works.entry(uid.to_owned()).or_insert(new);
         memory.used = now;
         act(memory)
@@ -151,5 +159,7 @@ mod tests {
         let recent = Recent::default();
         assert_eq!(recent.pace("uid", "not an address").await, None);
         assert!(recent.over_for("uid") <= recent.over_for("uid"));
+        let over = recent.over_for("uid");
+        assert!(over <= recent.known_for("uid"), "it was known before it was over");
     }
 }

@@ -20,7 +20,8 @@ const DIGITS: usize = 8;
 pub type Labels = BTreeMap<String, String>;
 
 /// The first digits of the sha256 of a text.
-pub(super) fn digest(text: &str) -> String {
+#[must_use]
+pub fn digest(text: &str) -> String {
     let mut digest = hex::encode(Sha256::digest(text));
     digest.truncate(DIGITS);
     digest

@@ -150,6 +150,7 @@ fn a_model_that_was_verified_stays_verified() {
             log: None,
             progress: None,
             over_for: Duration::ZERO,
+            known_for: Duration::ZERO,
         };
         let Plan::Keep(keep) = model_plan::plan(&observed, &settings()) else { panic!("{name} goes") };
         assert!(!keep.make_claim && keep.start.is_none() && keep.discard.is_empty(), "{keep:?}");

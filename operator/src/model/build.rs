@@ -6,7 +6,7 @@ pub mod claim;
 pub mod job;
 
 pub use claim::claim;
-pub use job::job;
+pub use job::{job, made_from};
 
 use std::collections::BTreeMap;
 

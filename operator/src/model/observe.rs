@@ -73,6 +73,8 @@ pub struct Observed {
     pub progress: Option<Progress>,
     /// For how long this process has known that the newest job is over.
     pub over_for: Duration,
+    /// For how long this process has known the newest job.
+    pub known_for: Duration,
 }
 
 /// What a log says.
@@ -135,6 +137,7 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
         log: None,
         progress: None,
         over_for: Duration::ZERO,
+        known_for: Duration::ZERO,
         model,
     };
     if let Some(claim) = observed.claim.as_deref().filter(|claim| demand::is_of_one_node(claim)) {
@@ -146,6 +149,7 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
     let Some(job) = observed.jobs.last().cloned() else { return Ok(observed) };
     observed.pod = newest_pod(&job, stores.pods.state());
     let uid = job.uid().unwrap_or_default();
+    observed.known_for = recent.known_for(&uid);
     let recorded = observed.known().is_some();
     let read = |pod: Option<&Pod>| attempt::read(&job, pod).state;
     let mut state = read(observed.pod.as_deref());

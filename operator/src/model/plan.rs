@@ -24,7 +24,7 @@ use crate::controller::Next;
 use crate::owner::owns;
 use contract::labels;
 
-pub use wishes::Wishes;
+pub use wishes::{Wishes, required_nodes};
 
 /// What to do.
 #[derive(Debug)]

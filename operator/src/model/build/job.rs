@@ -1,9 +1,11 @@
 //! The job that fetches and inspects, or only inspects.
 
+use std::collections::BTreeSet;
+
 use contract::config::MODELS_DIR;
 use contract::fetch::{FetchFile, FetchSpec};
 use contract::http::{ADMIN_PORT, ADMIN_PORT_NAME};
-use contract::labels::ATTEMPT;
+use contract::labels::{ATTEMPT, MADE_FROM};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EmptyDirVolumeSource, LocalObjectReference, PersistentVolumeClaimVolumeSource,
@@ -17,6 +19,7 @@ use super::{COMPONENT, labels_of};
 use crate::api::LlmModel;
 use crate::args::RuntimeArgs;
 use crate::deployment::build::resources::{EPHEMERAL, TEMPORARY_SIZE};
+use crate::deployment::names::digest;
 use crate::model::claim::claim_name;
 use crate::model::plan::Wishes;
 use crate::security;
@@ -27,10 +30,11 @@ const WEIGHTS: &str = "weights";
 const TEMPORARY: &str = "tmp";
 /// What a fetch asks for. Its work is waiting for the network and hashing.
 const REQUESTS: [(&str, &str); 3] =
-    [("cpu", "100m"), ("memory", "128Mi"), ("ephemeral-storage", EPHEMERAL.0)];
-/// What a fetch never exceeds. Files are streamed, so it does not depend on their size. One thread hashes while another
-/// writes. Every limit is named, since a quota of limits refuses pods that leave one out, and nobody could name it here.
-const LIMITS: [(&str, &str); 3] = [("cpu", "2"), ("memory", "512Mi"), ("ephemeral-storage", EPHEMERAL.1)];
+    [("cpu", "250m"), ("memory", "128Mi"), ("ephemeral-storage", EPHEMERAL.0)];
+/// What a fetch never exceeds. Files are streamed, so it does not depend on their size. Every limit is named, since a
+/// quota of limits refuses pods that leave one out, and nobody could name it here; and that of the processor is near what
+/// is asked for, since a LimitRange may bound both a limit and its ratio to the request.
+const LIMITS: [(&str, &str); 3] = [("cpu", "1"), ("memory", "512Mi"), ("ephemeral-storage", EPHEMERAL.1)];
 
 /// Name of the job of one attempt.
 #[must_use]
@@ -46,6 +50,8 @@ pub fn job_name(model: &str, attempt: u32) -> String {
 pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, wishes: Wishes) -> Job {
     let mut metadata = super::metadata(model, job_name(&model.name_any(), attempt));
     metadata.labels.get_or_insert_default().insert(ATTEMPT.to_owned(), attempt.to_string());
+    let made_from = made_from(model, settings, wishes.clone());
+    metadata.annotations.get_or_insert_default().insert(MADE_FROM.to_owned(), made_from);
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels_of(model)), ..ObjectMeta::default() }),
         spec: Some(pod(model, settings, wishes)),
@@ -57,9 +63,19 @@ pub fn job(model: &LlmModel, attempt: u32, settings: &RuntimeArgs, wishes: Wishe
     }
 }
 
+/// What the pod of a job is made from, in short: it tells whether a job made now would be another. The nodes that it must
+/// run on are left out: its own pod is among those who read there. Nor are pods compared: what the cluster adds to them
+/// would be a difference for ever.
+#[must_use]
+pub fn made_from(model: &LlmModel, settings: &RuntimeArgs, wishes: Wishes) -> String {
+    let pod = pod(model, settings, Wishes { nodes: BTreeSet::new(), ..wishes });
+    digest(&serde_json::to_string(&pod).expect("a pod is strings, numbers and lists of them"))
+}
+
 fn pod(model: &LlmModel, settings: &RuntimeArgs, wishes: Wishes) -> PodSpec {
     let read_only = model.spec.source.persistent_volume_claim.is_some();
-    let Wishes { affinity, tolerations, priority_class_name, image_pull_secrets } = wishes;
+    let affinity = wishes.affinity();
+    let Wishes { tolerations, priority_class_name, image_pull_secrets, .. } = wishes;
     let mut secrets = settings.image_pull_secrets.clone();
     secrets.extend(image_pull_secrets.into_iter().filter(|name| !settings.image_pull_secrets.contains(name)));
     let secret = |name: String| LocalObjectReference { name };

@@ -7,17 +7,21 @@
 //!                                      → Failed   → wait → job of attempt n + 1
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contract::exit::ExitReason;
 use contract::inspect::Inspection;
+use contract::labels::MADE_FROM;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 
-use super::{Keep, Wishes};
+use super::{Keep, Wishes, required_nodes};
 use crate::args::RuntimeArgs;
 use crate::controller::Next;
 use crate::model::attempt::{self, Attempt, State};
+use crate::model::build::made_from;
 use crate::model::claim::{claim_is_foreign, claim_name};
 use crate::model::observe::{Log, Observed};
 use crate::model::reason::{Cause, Reason};
@@ -91,22 +95,30 @@ fn verified(inspection: &Inspection) -> Keep {
 }
 
 fn begin_or_follow(observed: &Observed, settings: &RuntimeArgs) -> Keep {
+    let wishes = Wishes::of(&observed.users, &observed.read_on);
     let start = |number: u32, cause: Cause| Keep {
-        start: Some((number, Wishes::of(&observed.users, &observed.read_on))),
+        start: Some((number, wishes.clone())),
         discard: observed.jobs.clone(),
         ..Keep::wait(cause, Next::OnChange)
     };
-    let Some(attempt) = observed.attempt() else {
+    let (Some(attempt), Some(job)) = (observed.attempt(), observed.jobs.last()) else {
         return start(1, Cause::new(Reason::Starting, "the job is being made"));
+    };
+    // A job cannot be changed: one that does not get on is made anew once it would be another. After a failure it is
+    // made anew anyway. A pause lies between two, for what is asked for may go back and forth.
+    let anew = || {
+        observed.known_for >= pause(attempt.number)
+            && would_differ(job, &made_from(&observed.model, settings, wishes.clone()), &observed.read_on)
     };
     // A pod that cannot run, or did not, may have had the wrong image: the right one need not wait.
     let outdated = attempt.image != settings.runtime_image;
     let stale = observed.jobs.iter().filter(|job| attempt::number(job) != attempt.number).cloned().collect();
     let wait = |cause: Cause, next: Next| Keep { discard: stale, ..Keep::wait(cause, next) };
     match &attempt.state {
+        State::NoPod if anew() => start(attempt.number + 1, without_pod(observed)),
         State::NoPod => wait(without_pod(observed), Next::After(POLL)),
         State::Starting => wait(starting(observed), Next::After(POLL)),
-        State::Blocked(cause) if outdated => start(attempt.number + 1, cause.clone()),
+        State::Blocked(cause) if outdated || anew() => start(attempt.number + 1, blocked(observed, cause)),
         State::Blocked(cause) => wait(blocked(observed, cause), Next::After(POLL)),
         State::Running(_) => wait(running(observed), Next::After(POLL)),
         State::Succeeded => match &observed.log {
@@ -127,6 +139,15 @@ fn begin_or_follow(observed: &Observed, settings: &RuntimeArgs) -> Keep {
         State::Failed(cause) => failed(observed, &attempt, cause, outdated)
             .map_or_else(|cause| start(attempt.number + 1, cause), |(cause, next)| wait(cause, next)),
     }
+}
+
+/// Whether a job made now would be another than this: of other things, or none of the nodes that it must run on has the
+/// volume any more. One that an earlier operator made does not say what it was made from.
+fn would_differ(job: &Job, made_from: &str, read_on: &BTreeSet<String>) -> bool {
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let nodes = required_nodes(pod.and_then(|pod| pod.affinity.as_ref()));
+    let has_moved = !nodes.is_empty() && !nodes.iter().any(|node| read_on.contains(*node));
+    has_moved || job.annotations().get(MADE_FROM).is_none_or(|carried| carried != made_from)
 }
 
 /// Whether to wait after a failure (`Ok`) or to begin the next attempt (`Err`), and what to say meanwhile.

@@ -57,6 +57,7 @@ fn observed(source: &str) -> Observed {
         log: None,
         progress: None,
         over_for: Duration::ZERO,
+        known_for: Duration::ZERO,
     }
 }
 
@@ -348,4 +349,50 @@ fn pods_of_jobs_are_restricted_and_read_foreign_claims_only() {
     assert_eq!(json["containers"][0]["args"], serde_json::json!(["inspect", "--line", "/models/tiny"]));
     assert_eq!(json["volumes"][0]["persistentVolumeClaim"]["readOnly"], true);
     assert_eq!(build::claim(&model).spec.unwrap().resources.unwrap().requests.unwrap()["storage"].0, "10Gi");
+}
+
+#[test]
+fn a_job_that_does_not_get_on_is_made_anew_once_it_would_be_another() {
+    let pod = |status: &str| Some(arc(&format!("{{metadata: {{name: p}}, status: {{{status}}}}}")));
+    let stuck = "phase: Pending, conditions: [{type: PodScheduled, status: 'False', message: no node}]";
+    let user = "{apiVersion: llmfleet.dev/v1alpha1, kind: LlmDeployment, metadata: {name: d, namespace: a}, spec: \
+                {model: {modelRef: {name: m}}, serving: {imagePullSecrets: [{name: s}]}}}";
+    let made = |o: &Observed| {
+        let wishes = Wishes::of(&o.users, &o.read_on);
+        vec![Arc::new(build::job(&o.model, 1, &settings(IMAGE), wishes))]
+    };
+    let on = |nodes: &[&str]| nodes.iter().map(|node| (*node).to_owned()).collect::<BTreeSet<String>>();
+    let mut o = observed(HTTP);
+    o.claim = claim("u", "");
+    o.known_for = Duration::from_secs(5);
+    let (plain, old) = (made(&o), vec![job(1, "")]);
+    o.users = vec![arc(user)];
+    // The job, its pod, who reads where: which attempt begins.
+    let with_secret = made(&o);
+    o.read_on = on(&["n", "o"]);
+    let pinned = made(&o);
+    for (jobs, state, read_on, started) in [
+        (&plain, None, on(&[]), Some(2)),
+        (&plain, Some(stuck), on(&[]), Some(2)),
+        (&plain, Some("phase: Pending"), on(&[]), None),
+        (&plain, Some("phase: Running"), on(&[]), None),
+        (&with_secret, None, on(&[]), None),
+        (&with_secret, Some(stuck), on(&[]), None),
+        // Its own pod is there.
+        (&with_secret, Some(stuck), on(&["n"]), None),
+        (&pinned, Some(stuck), on(&["o"]), None),
+        (&pinned, Some(stuck), on(&[]), Some(2)),
+        (&pinned, None, on(&["p"]), Some(2)),
+        (&pinned, Some("phase: Running"), on(&["p"]), None),
+        // An earlier operator made it.
+        (&old, Some(stuck), on(&[]), Some(2)),
+        (&old, Some("phase: Pending"), on(&[]), None),
+        (&old, Some("phase: Running"), on(&[]), None),
+    ] {
+        (o.jobs, o.pod, o.read_on) = (jobs.clone(), state.and_then(pod), read_on);
+        let (_, _, begins, discarded) = step(&o);
+        assert_eq!((begins, discarded), (started, started.iter().len()), "{state:?} {:?}", o.read_on);
+        let soon = Observed { known_for: Duration::from_secs(4), ..o.clone() };
+        assert_eq!(step(&soon).2, None, "a pause lies between two");
+    }
 }

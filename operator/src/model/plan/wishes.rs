@@ -17,12 +17,17 @@ use k8s_openapi::api::core::v1::{
 use crate::api::LlmDeployment;
 use crate::fleet::card::{GPU_RESOURCE, PRODUCT};
 
+/// The field of a node that names it.
+const NODE_NAME: &str = "metadata.name";
+
 /// What the pod of a job gets from the users of its model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wishes {
-    /// Preferred nodes. Nothing is required, for a volume that exists decides for itself; but one that only one node can
-    /// have at a time, and has, is waited for anywhere else.
-    pub affinity: Option<Affinity>,
+    /// What nodes are preferred for. A volume that exists decides for itself.
+    pub preferred: Vec<PreferredSchedulingTerm>,
+    /// Nodes of which it must be one, if there are some: a volume that only one node can have at a time, and has, is
+    /// waited for anywhere else.
+    pub nodes: BTreeSet<String>,
     /// Taints of the users' nodes.
     pub tolerations: Vec<Toleration>,
     /// The priority class of the first who names one. Quotas may ask for one.
@@ -56,22 +61,6 @@ impl Wishes {
                 tolerations.extend(serde_json::from_value::<Toleration>(json));
             }
         }
-        let mut nodes = NodeAffinity::default();
-        if !wanted.is_empty() {
-            nodes.preferred_during_scheduling_ignored_during_execution = Some(preferred(wanted));
-        }
-        if !read_on.is_empty() {
-            let names = NodeSelectorRequirement {
-                key: "metadata.name".to_owned(),
-                operator: "In".to_owned(),
-                values: Some(read_on.iter().cloned().collect()),
-            };
-            let term = NodeSelectorTerm { match_fields: Some(vec![names]), match_expressions: None };
-            nodes.required_during_scheduling_ignored_during_execution =
-                Some(NodeSelector { node_selector_terms: vec![term] });
-        }
-        let affinity = (nodes != NodeAffinity::default())
-            .then(|| Affinity { node_affinity: Some(nodes), ..Affinity::default() });
         let mut image_pull_secrets: Vec<String> = Vec::new();
         for secret in users.iter().flat_map(|user| &user.spec.serving).flat_map(|s| &s.image_pull_secrets) {
             if !image_pull_secrets.contains(&secret.name) {
@@ -80,12 +69,42 @@ impl Wishes {
         }
         let mut placements = users.iter().filter_map(|user| user.spec.placement.as_ref());
         Self {
-            affinity,
+            preferred: preferred(wanted),
+            nodes: read_on.clone(),
             tolerations,
             priority_class_name: placements.find_map(|placement| placement.priority_class_name.clone()),
             image_pull_secrets,
         }
     }
+
+    /// The nodes, as a pod asks for them.
+    #[must_use]
+    pub fn affinity(&self) -> Option<Affinity> {
+        // The API server takes one name in a field's values, and any of several terms.
+        let term = |node: &String| NodeSelectorTerm {
+            match_fields: Some(vec![requirement(NODE_NAME, "In", Some(node))]),
+            match_expressions: None,
+        };
+        let required = || NodeSelector { node_selector_terms: self.nodes.iter().map(term).collect() };
+        let nodes = NodeAffinity {
+            preferred_during_scheduling_ignored_during_execution: (!self.preferred.is_empty())
+                .then(|| self.preferred.clone()),
+            required_during_scheduling_ignored_during_execution: (!self.nodes.is_empty()).then(required),
+        };
+        (nodes != NodeAffinity::default())
+            .then(|| Affinity { node_affinity: Some(nodes), ..Affinity::default() })
+    }
+}
+
+/// The nodes that [`Wishes::affinity`] requires.
+#[must_use]
+pub fn required_nodes(affinity: Option<&Affinity>) -> BTreeSet<&str> {
+    let nodes = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = nodes.and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
+    let fields =
+        required.iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    let names = fields.filter(|field| field.key == NODE_NAME).flat_map(|field| field.values.iter().flatten());
+    names.map(String::as_str).collect()
 }
 
 fn requirement(key: &str, operator: &str, value: Option<&String>) -> NodeSelectorRequirement {
@@ -126,7 +145,7 @@ mod tests {
             "placement: {nodeSelector: {rack: r1}, tolerations: [{key: k, operator: Exists, effect: NoSchedule}]}",
         )];
         let nodes = Wishes::of(&users, &anywhere);
-        let preferred = nodes.affinity.unwrap().node_affinity.unwrap();
+        let preferred = nodes.affinity().unwrap().node_affinity.unwrap();
         assert_eq!(preferred.required_during_scheduling_ignored_during_execution, None);
         let preferred = preferred.preferred_during_scheduling_ignored_during_execution.unwrap();
         let keys =
@@ -135,11 +154,14 @@ mod tests {
         assert_eq!(nodes.tolerations.len(), 2);
         assert_eq!(nodes.tolerations[1].effect.as_deref(), Some("NoSchedule"));
 
-        // Its weights are being read on a node, and no other can have the volume.
-        let there = Wishes::of(&users, &BTreeSet::from(["n".to_owned()])).affinity.unwrap();
+        // Its weights are being read on nodes, and no other can have the volume. A field takes one value.
+        let there = Wishes::of(&users, &BTreeSet::from(["o".to_owned(), "n".to_owned()])).affinity().unwrap();
+        assert_eq!(required_nodes(Some(&there)), BTreeSet::from(["n", "o"]));
         let required = there.node_affinity.unwrap().required_during_scheduling_ignored_during_execution;
-        let term = &required.unwrap().node_selector_terms[0];
-        assert_eq!(term.match_fields.as_ref().unwrap()[0].values, Some(vec!["n".to_owned()]));
+        let terms = required.unwrap().node_selector_terms;
+        let values = |term: &NodeSelectorTerm| term.match_fields.as_ref().unwrap()[0].values.clone().unwrap();
+        assert_eq!(terms.iter().map(values).collect::<Vec<_>>(), [["n"], ["o"]]);
+        assert_eq!(required_nodes(None), BTreeSet::new());
     }
 
     #[test]
