@@ -110,14 +110,12 @@ pub fn reach(observed: &Observed) -> Result<Reach, String> {
     let Some(volume) = volume.as_ref().and_then(|volume| volume.spec.as_ref()) else {
         return Err(format!("the PersistentVolumeClaim {name} with the weights has no volume yet"));
     };
-    if let Some(selector) = volume.node_affinity.as_ref().and_then(|affinity| affinity.required.clone()) {
-        return Ok(Reach::Nodes(selector));
-    }
+    let selector = volume.node_affinity.as_ref().and_then(|affinity| affinity.required.clone());
     if !is_of_one_node(claim) {
-        return Ok(Reach::Anywhere);
+        return Ok(selector.map_or(Reach::Anywhere, Reach::Nodes));
     }
     let claim = (metadata.namespace.clone().unwrap_or_default(), name);
-    Ok(Reach::OneNode { claim, node: observed.readers.first().cloned() })
+    Ok(Reach::OneNode { claim, node: observed.readers.first().cloned(), selector })
 }
 
 /// Whether a claim can be read from one node at a time.
@@ -168,6 +166,8 @@ pub fn largest_context(chosen: &Chosen, class: DeviceClass, model: &Inspection, 
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::NodeSelector;
+
     use super::*;
 
     fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Arc<T> {
@@ -188,10 +188,15 @@ mod tests {
             reach_of(None, "ReadWriteMany").unwrap_err().contains("w with the weights has no volume yet")
         );
         assert_eq!(reach_of(Some("{metadata: {}, spec: {}}"), "ReadWriteMany"), Ok(Reach::Anywhere));
-        let one = Reach::OneNode { claim: ("a".into(), "w".into()), node: Some("n".into()) };
-        assert_eq!(reach_of(Some("{metadata: {}, spec: {}}"), "ReadWriteOnce"), Ok(one));
-        let local = "{metadata: {}, spec: {nodeAffinity: {required: {nodeSelectorTerms: []}}}}";
-        assert!(matches!(reach_of(Some(local), "ReadWriteOnce"), Ok(Reach::Nodes(_))));
+        let one =
+            |selector| Reach::OneNode { claim: ("a".into(), "w".into()), node: Some("n".into()), selector };
+        assert_eq!(reach_of(Some("{metadata: {}, spec: {}}"), "ReadWriteOnce"), Ok(one(None)));
+        let zonal = "{metadata: {}, spec: {nodeAffinity: {required: {nodeSelectorTerms: []}}}}";
+        let selector = NodeSelector::default();
+        assert_eq!(reach_of(Some(zonal), "ReadWriteOnce"), Ok(one(Some(selector.clone()))));
+        for many in MANY_NODES {
+            assert_eq!(reach_of(Some(zonal), many), Ok(Reach::Nodes(selector.clone())));
+        }
     }
 
     #[test]

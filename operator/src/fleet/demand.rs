@@ -58,5 +58,8 @@ pub enum Reach {
         claim: (String, String),
         /// The node that reads it now.
         node: Option<String>,
+        /// Which nodes the volume's affinity admits: a disk of one zone is still attached to one node only. `None`:
+        /// every node.
+        selector: Option<NodeSelector>,
     },
 }

@@ -199,7 +199,9 @@ impl Node {
 
     fn check_reach(&self, reach: &Reach) -> Result<(), Reason> {
         match reach {
-            Reach::Nodes(selector) if !selector::matches(selector, &self.name, &self.labels) => {
+            Reach::Nodes(selector) | Reach::OneNode { selector: Some(selector), .. }
+                if !selector::matches(selector, &self.name, &self.labels) =>
+            {
                 Err(Reason::Volume)
             }
             Reach::OneNode { node: Some(node), .. } if *node != self.name => {

@@ -66,7 +66,7 @@ pub fn place(demands: &[Demand], fleet: &Fleet) -> Vec<Outcome> {
 /// A demand for a claim that can be read from one node follows the one that was placed before it.
 fn pinned(demand: &Demand, claims: &BTreeMap<&(String, String), String>) -> Demand {
     let mut demand = demand.clone();
-    if let Reach::OneNode { claim, node: node @ None } = &mut demand.reach {
+    if let Reach::OneNode { claim, node: node @ None, .. } = &mut demand.reach {
         *node = claims.get(claim).cloned();
     }
     demand

@@ -86,7 +86,7 @@ impl Books {
 
     /// Pins a demand to the node from which a claim of one node will be read, as was decided before.
     fn pin(&self, demand: &mut Demand) {
-        if let Reach::OneNode { claim, node: node @ None } = &mut demand.reach {
+        if let Reach::OneNode { claim, node: node @ None, .. } = &mut demand.reach {
             let reader = self.0.values().find(|assumed| assumed.claim.as_ref() == Some(claim));
             *node = reader.map(|assumed| assumed.spending.node.clone());
         }

@@ -1,7 +1,8 @@
 use contract::Bytes;
 use contract::device::{CUDA_IMAGE, DeviceClass, Version};
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::core::v1::{NodeSelector, Taint, Toleration};
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::fleet::card::Cards;
@@ -158,7 +159,7 @@ fn what_fits_only_without_the_old_booking_is_not_booked() {
 fn replicas_share_a_node_when_their_volume_can_be_read_from_one_only() {
     let fleet = fleet(vec![node("a", amounts(8000, 10, 0), None), node("b", amounts(8000, 30, 0), None)]);
     let one = |booking: &str, node: Option<&str>| Demand {
-        reach: Reach::OneNode { claim: ("default".into(), "w".into()), node: node.map(str::to_owned) },
+        reach: one_node("w", node, None),
         ..demand(booking, DeviceClass::Cpu, 8)
     };
     let both = place(&[one("x", None), one("y", None)], &fleet);
@@ -195,6 +196,45 @@ fn what_is_taken_over_is_free_for_who_takes_it_and_nobody_else() {
     assert!(matches!(taken[0], Outcome::Refused(_)), "{taken:?}");
 }
 
+/// What the one selector of these tests admits.
+fn in_pool(node: &Node) -> bool {
+    node.labels.get("pool").is_some_and(|pool| pool == "1")
+}
+
+fn zone() -> NodeSelector {
+    let terms = json!([{ "matchExpressions": [{ "key": "pool", "operator": "In", "values": ["1"] }] }]);
+    serde_json::from_value(json!({ "nodeSelectorTerms": terms })).unwrap()
+}
+
+fn one_node(claim: &str, node: Option<&str>, selector: Option<NodeSelector>) -> Reach {
+    let claim = ("default".into(), claim.into());
+    Reach::OneNode { claim, node: node.map(str::to_owned), selector }
+}
+
+#[test]
+fn a_disk_of_a_zone_is_read_from_one_node_of_it_and_a_share_of_a_zone_from_all() {
+    let in_zone = |name: &str, gib: u64, zone: &str| {
+        let labels = BTreeMap::from([("pool".to_owned(), zone.to_owned())]);
+        Node { labels, ..node(name, amounts(8000, gib, 0), None) }
+    };
+    // The node outside the zone would be the best fit.
+    let fleet =
+        |first: u64| fleet(vec![in_zone("a", first, "1"), in_zone("b", 30, "1"), in_zone("c", 8, "2")]);
+    let place_two = |reach: &Reach, first: u64| {
+        let demands = ["x", "y"].map(|b| Demand { reach: reach.clone(), ..demand(b, DeviceClass::Cpu, 8) });
+        place(&demands, &fleet(first))
+    };
+    let disk = one_node("w", None, Some(zone()));
+    assert_eq!(placed(&place_two(&disk, 20)), ["a", "a"]);
+    let both = place_two(&disk, 10);
+    assert_eq!(both[0], Outcome::Placed("a".into()));
+    let Outcome::Refused(refusal) = &both[1] else { panic!("{both:?}") };
+    assert_eq!(refusal.nodes[1], ("b".into(), Reason::VolumeElsewhere("a".into())));
+    assert_eq!(refusal.nodes[2], ("c".into(), Reason::Volume));
+    assert_eq!(placed(&place_two(&one_node("w", Some("b"), Some(zone())), 10)), ["b", "b"]);
+    assert_eq!(placed(&place_two(&Reach::Nodes(zone()), 10)), ["a", "b"]);
+}
+
 /// The rules again, in the plainest words, to hold the real ones against.
 fn legal(node: &Node, demand: &Demand) -> bool {
     let free = node.free;
@@ -225,8 +265,11 @@ fn legal(node: &Node, demand: &Demand) -> bool {
         && demand.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
         && node.taints.iter().all(|taint| taint.effect == "PreferNoSchedule" || tolerated(taint))
         && match &demand.reach {
-            Reach::OneNode { node: Some(only), .. } => *only == node.name,
-            _ => true,
+            Reach::Anywhere => true,
+            Reach::Nodes(_) => in_pool(node),
+            Reach::OneNode { node: only, selector, .. } => {
+                only.as_ref().is_none_or(|only| *only == node.name) && (selector.is_none() || in_pool(node))
+            }
         }
         && fits
         && (demand.class == DeviceClass::Cpu || cards())
@@ -283,7 +326,8 @@ prop_compose! {
         cpu in prop::bool::ANY, gib in 1u64..6, devices in 1u32..3, millis in 0u64..2000,
         product in prop::bool::weighted(0.2), known in proptest::option::of(1u64..6),
         pool in proptest::option::weighted(0.3, 0u8..3), tolerates in prop::bool::ANY,
-        one in proptest::option::weighted(0.2, 0u8..3), replica in 0u32..3, real in prop::bool::ANY,
+        one in proptest::option::weighted(0.3, 0u8..3), zonal in prop::bool::weighted(0.3),
+        replica in 0u32..3, real in prop::bool::ANY,
     ) -> Demand {
         let mut demand = demand("", if cpu { DeviceClass::Cpu } else { DeviceClass::Nvidia }, gib);
         demand.amounts = amounts(millis, if cpu { gib } else { 1 }, if cpu { 0 } else { devices });
@@ -294,9 +338,11 @@ prop_compose! {
         demand.node_selector = pool.map(|pool| ("pool".into(), pool.to_string())).into_iter().collect();
         let toleration = Toleration { key: Some("t".into()), operator: Some("Exists".into()), ..Toleration::default() };
         demand.tolerations = tolerates.then_some(toleration).into_iter().collect();
-        if let Some(one) = one {
-            demand.reach = Reach::OneNode { claim: ("default".into(), one.to_string()), node: None };
-        }
+        let selector = zonal.then(zone);
+        demand.reach = match one {
+            Some(one) => one_node(&one.to_string(), None, selector),
+            None => selector.map_or(Reach::Anywhere, Reach::Nodes),
+        };
         demand
     }
 }
@@ -321,7 +367,7 @@ proptest! {
         let mut claims: BTreeMap<(String, String), String> = BTreeMap::new();
         for (demand, outcome) in order {
             let mut demand = demand.clone();
-            if let Reach::OneNode { claim, node } = &mut demand.reach {
+            if let Reach::OneNode { claim, node, .. } = &mut demand.reach {
                 *node = claims.get(claim).cloned();
             }
             match outcome {

@@ -115,7 +115,7 @@ fn demands_of_one_batch_do_not_spend_the_same_bytes() {
 #[test]
 fn a_claim_of_one_node_is_read_where_it_was_decided_before() {
     let reads = |owner: &str, booking: &str, gib: u64| {
-        let reach = Reach::OneNode { claim: ("default".into(), "w".into()), node: None };
+        let reach = Reach::OneNode { claim: ("default".into(), "w".into()), node: None, selector: None };
         Demand { reach, ..demand(owner, booking, gib) }
     };
     let (mut books, nodes) = (Books::default(), [node("a", 10), node("b", 3)]);
