@@ -114,9 +114,9 @@ impl Reason {
 
     /// Whether something that is missing for this reason comes without anybody's doing.
     pub(super) fn passes(name: &str) -> bool {
-        [Self::Loading, Self::NoPods, Self::WaitingForRoom, Self::Suspended, Self::ScaledToZero]
-            .iter()
-            .any(|reason| reason.name() == name)
+        // A pod that is held back waits for its turn: a queue lets it go without anybody's doing.
+        let waits = [Self::Loading, Self::NoPods, Self::WaitingForRoom, Self::SchedulingGated];
+        waits.iter().chain(&[Self::Suspended, Self::ScaledToZero]).any(|reason| reason.name() == name)
     }
 }
 

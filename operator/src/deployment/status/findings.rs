@@ -46,14 +46,14 @@ pub(super) fn findings(pass: &Pass<'_>, counts: Counts) -> Vec<Finding> {
     all
 }
 
-/// What keeps a pod from running, as its status or else its events tell.
+/// What keeps a pod from running, as its status or else its events tell; what passes by itself hides nothing else.
 fn problem(pass: &Pass<'_>) -> Option<health::Problem> {
-    let by_status = pass.observed.pods.values().find_map(|pod| health::problem(pod));
-    by_status.or_else(|| {
-        let (pod, words) = pass.observed.warnings.first_key_value()?;
+    let by_status = pass.observed.pods.values().filter_map(|pod| health::problem(pod));
+    let by_events = pass.observed.warnings.first_key_value().map(|(pod, words)| {
         let message = format!("pod {pod}: {words}");
-        Some(health::Problem { reason: Reason::Kubelet(Fault::ContainerNotCreated), message })
-    })
+        health::Problem { reason: Reason::Kubelet(Fault::ContainerNotCreated), message }
+    });
+    by_status.chain(by_events).min_by_key(|problem| Reason::passes(problem.reason.name()))
 }
 
 fn accepted(pass: &Pass<'_>) -> Finding {
@@ -158,7 +158,7 @@ fn stuck(pass: &Pass<'_>, missing: Option<&Finding>) -> Option<Finding> {
         pass.observed.model.as_ref().and_then(|m| find(&m.status.as_ref()?.conditions, STALLED).cloned());
     let model_works = by_model.is_some_and(|stalled| stalled.status != True.name());
     missing.filter(|f| !(f.type_ == MODEL_READY && model_works)).cloned().or_else(|| {
-        let problem = problem(pass)?;
+        let problem = problem(pass).filter(|problem| !Reason::passes(problem.reason.name()))?;
         Some(finding(STALLED, True, problem.reason, problem.message))
     })
 }

@@ -212,6 +212,29 @@ fn what_the_events_of_a_pod_tell_is_its_reason() {
 }
 
 #[test]
+fn a_pod_in_a_queue_is_waited_for_and_hides_no_trouble_of_another() {
+    let pod = |name: &str, reason: &str| {
+        let condition = json!({ "type": "PodScheduled", "status": "False", "reason": reason });
+        let metadata = json!({ "name": name, "labels": { "llmfleet.dev/revision": "r" } });
+        let pod = json!({ "metadata": metadata, "status": { "conditions": [condition] } });
+        (name.to_owned(), Arc::new(serde_json::from_value(pod).unwrap()))
+    };
+    let mut observed = Observed {
+        model: Some(model("True", "WeightsVerified")),
+        pods: BTreeMap::from([pod("p", "SchedulingGated")]),
+        ..Observed::default()
+    };
+    let waits = said(&observed, Some("r"), None);
+    assert_eq!(waits["Available"], pair("False", "SchedulingGated"));
+    assert_eq!(waits["Ready"], pair("False", "SchedulingGated"));
+    assert_eq!((waits["Stalled"].0.as_str(), waits["Reconciling"].0.as_str()), ("False", "True"));
+    observed.pods.extend([pod("q", "Unschedulable")]);
+    let stalled = said(&observed, Some("r"), None);
+    assert_eq!(stalled["Available"], pair("False", "Unschedulable"));
+    assert_eq!(stalled["Stalled"], pair("True", "Unschedulable"));
+}
+
+#[test]
 fn a_ready_pod_of_the_target_makes_it_ready() {
     let pod = json!({
         "metadata": { "name": "p", "labels": { "llmfleet.dev/revision": "r" } },
