@@ -19,6 +19,7 @@ use axum::http::{Method, Request, Response};
 use kube::client::{Body, ClientBuilder, retry::RetryPolicy};
 use kube::{Client, Config};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 use tower::timeout::TimeoutLayer;
@@ -62,8 +63,12 @@ pub enum Error {
     Retry(#[from] kube::client::retry::InvalidBackoff),
 }
 
-/// Makes the clients. Writes of `work` are refused outside of the term.
-pub fn clients(config: &Config, term: watch::Receiver<Term>) -> Result<Clients, Error> {
+/// Makes the clients. Writes of `work` are refused outside of the term; after `stop` nothing waits to be sent.
+pub fn clients(
+    config: &Config,
+    term: watch::Receiver<Term>,
+    stop: CancellationToken,
+) -> Result<Clients, Error> {
     let builder = |read: Duration| {
         let mut config = config.clone();
         config.default_retry = false;
@@ -74,7 +79,7 @@ pub fn clients(config: &Config, term: watch::Receiver<Term>) -> Result<Clients, 
     let retry = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(1), 3, false)?;
     let work = builder(READ)?
         .with_layer(&FenceLayer(term))
-        .with_layer(&LaterLayer::default())
+        .with_layer(&LaterLayer::until_stopped(stop))
         .with_layer(&BufferLayer::new(QUEUE))
         .with_layer(&RetryLayer::new(retry))
         .build();
@@ -85,7 +90,7 @@ pub fn clients(config: &Config, term: watch::Receiver<Term>) -> Result<Clients, 
 
 /// Why a write was not sent.
 #[derive(Debug, thiserror::Error)]
-#[error("this process does not lead")]
+#[error("this process does not lead, or ends")]
 pub struct Fenced;
 
 /// Refuses writes outside of the term, and limits every attempt's time.

@@ -14,6 +14,7 @@ use crate::api::LlmModel;
 use crate::apply::{Applier, has_finalizer};
 use crate::cache::Keepers;
 use crate::metrics::Metrics;
+use crate::telemetry::chain;
 
 /// How often all are looked at, and the pause in between: an operator that is still ending may change one meanwhile.
 const ATTEMPTS: u32 = 10;
@@ -38,13 +39,18 @@ pub async fn release(namespaces: &[String]) -> anyhow::Result<()> {
             return Ok(());
         }
         for model in &held {
-            applier.remove_finalizer(model).await?;
-            println!("released {}/{}", model.namespace().unwrap_or_default(), model.name_any());
+            let name = format!("{}/{}", model.namespace().unwrap_or_default(), model.name_any());
+            match applier.remove_finalizer(model).await {
+                Ok(_) => println!("released {name}"),
+                // It may have changed meanwhile, or somebody refuses this one: the others go on, and what is held at
+                // the end tells.
+                Err(error) => println!("{name}: {}", chain(&error)),
+            }
         }
         sleep(PAUSE).await;
     }
     let held = held(&apis).await?.len();
-    ensure!(held == 0, "somebody holds {held} models again: is there another operator?");
+    ensure!(held == 0, "{held} models are held: see above, or is there another operator?");
     Ok(())
 }
 

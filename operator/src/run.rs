@@ -46,7 +46,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let namespace = args.leader_election_namespace.as_ref().or(args.pod_namespace.as_ref());
     let namespace = namespace.unwrap_or(&config.default_namespace);
     let (term_sender, term) = watch::channel(Term::Following);
-    let Clients { work, watch, lease } = client::clients(&config, term.clone())?;
+    let stop = CancellationToken::new();
+    let Clients { work, watch, lease } = client::clients(&config, term.clone(), stop.clone())?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(identity, version, server = %config.cluster_url, "starting");
 
@@ -64,7 +65,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut election =
         spawn(leader::run(Api::namespaced(lease, namespace), elector, term_sender, release.clone()));
 
-    let stop = CancellationToken::new();
     let context = Arc::new(Context {
         applier: Applier::new(work.clone(), metrics.clone(), keepers.clone()),
         placement: Placement::spawn(stores.clone(), metrics.clone()),

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Instant;
 
 use contract::labels::{APP_MANAGED_BY, DEPLOYMENT, MODEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{ApiResource, NamespaceResourceScope};
 use kube::{Resource, ResourceExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,11 +85,16 @@ impl Applier {
             "uid": object.uid(), "resourceVersion": object.resource_version(),
             "ownerReferences": adopted(owner, object.meta()),
         } });
-        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        let namespace = object.namespace().unwrap_or_default();
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &namespace, &ApiResource::erase::<K>(&()));
+        let begun = Instant::now();
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
             Ok(patched) => {
                 tracing::info!(kind, name, owner = owner.name, "adopted");
-                Ok(Some(patched))
+                self.keepers.keep(&kind, patched.clone(), begun).await;
+                // What cannot be read as its kind is seen as such by the next pass.
+                Ok(patched.try_parse().ok())
             }
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(None),
             Err(source) => Err(Error::Apply { kind, name, source }),

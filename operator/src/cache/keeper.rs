@@ -1,6 +1,6 @@
 //! Keeps one store: what its watches tell, and what this process itself has written.
 //!
-//! In: events of watches, answers to writes. Out: a store that never goes back, and [`Touched`] for each change of it.
+//! In: events of watches, answers to writes. Out: a store that never goes back, and [`super::Touched`] for each change of it.
 //! It must not know who reads it.
 //!
 //! # Guarantees
@@ -87,7 +87,7 @@ where
             return;
         }
         // A list is what there is; a change may be older than what this process has written since.
-        let is_change = matches!(event, Event::Apply(_));
+        let is_change = matches!(event, Event::Apply(_) | Event::Delete(_));
         let stored = || of_namespace(&self.store, self.namespaces[source].as_deref());
         for event in self.merge.event(source, event.modify(self.trim), stored) {
             if !(is_change && self.is_overtaken(&event)) {
@@ -124,7 +124,7 @@ where
     }
 
     fn is_overtaken(&self, event: &Event<K>) -> bool {
-        let Event::Apply(object) = event else { return false };
+        let (Event::Apply(object) | Event::Delete(object)) = event else { return false };
         let stored = self.store.get(&ObjectRef::from_obj(object));
         stored.is_some_and(|stored| version(object) < version(stored.as_ref()))
     }

@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, Request, Response};
 use kube::client::Body;
+use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Layer, Service};
+
+use super::Fenced;
 
 /// Longest time that the API server may put off one request by one answer.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -25,17 +28,25 @@ const BETWEEN_WATCHES: Duration = Duration::from_secs(1);
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// By path, until when the API server wants to be left in peace. The lock is never held across an await.
+/// By path, until when the API server wants to be left in peace. The lock is never held across an await. Whoever waits
+/// when `stop` is cancelled is refused instead, so that a process that is to end does not wait for them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LaterLayer(Arc<Mutex<BTreeMap<String, Instant>>>);
+pub(super) struct LaterLayer {
+    put_off: Arc<Mutex<BTreeMap<String, Instant>>>,
+    stop: CancellationToken,
+}
 
 impl LaterLayer {
+    pub(super) fn until_stopped(stop: CancellationToken) -> Self {
+        Self { stop, ..Self::default() }
+    }
+
     fn until(&self, path: &str) -> Option<Instant> {
-        self.0.lock().expect("no holder of this lock panics").get(path).copied()
+        self.put_off.lock().expect("no holder of this lock panics").get(path).copied()
     }
 
     fn put_off(&self, path: String, now: Instant, wait: Duration) {
-        let mut all = self.0.lock().expect("no holder of this lock panics");
+        let mut all = self.put_off.lock().expect("no holder of this lock panics");
         all.retain(|_, until| *until > now);
         all.insert(path, now + wait);
     }
@@ -45,14 +56,14 @@ impl<S> Layer<S> for LaterLayer {
     type Service = Later<S>;
 
     fn layer(&self, inner: S) -> Later<S> {
-        Later { inner, put_off: self.clone() }
+        Later { inner, layer: self.clone() }
     }
 }
 
 /// Sends nothing to a path before the time that the last answer asked for.
 pub(super) struct Later<S> {
     inner: S,
-    put_off: LaterLayer,
+    layer: LaterLayer,
 }
 
 impl<S, B> Service<Request<Body>> for Later<S>
@@ -70,15 +81,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        let until = self.put_off.until(&path);
-        let (answer, put_off) = (self.inner.call(request), self.put_off.clone());
+        let until = self.layer.until(&path);
+        let (answer, layer) = (self.inner.call(request), self.layer.clone());
         Box::pin(async move {
             if let Some(until) = until {
-                tokio::time::sleep_until(until.into()).await;
+                tokio::select! {
+                    () = tokio::time::sleep_until(until.into()) => {}
+                    () = layer.stop.cancelled() => return Err(Fenced.into()),
+                }
             }
             let answer = answer.await?;
             if let Some(wait) = retry_after(answer.headers()) {
-                put_off.put_off(path, Instant::now(), wait);
+                layer.put_off(path, Instant::now(), wait);
             }
             Ok(answer)
         })
@@ -167,7 +181,9 @@ mod tests {
             let answer = if busy { answer.header(RETRY_AFTER, "1") } else { answer };
             Ok::<_, Infallible>(answer.body(()).unwrap())
         });
-        let mut client = LaterLayer::default().layer(MapErr::new(server, |never: Infallible| match never {}));
+        let stop = CancellationToken::new();
+        let layer = LaterLayer::until_stopped(stop.clone());
+        let mut client = layer.layer(MapErr::new(server, |never: Infallible| match never {}));
         let began = Instant::now();
         for path in ["/busy", "/free", "/free"] {
             let request = Request::builder().uri(path).body(Body::empty()).unwrap();
@@ -177,5 +193,12 @@ mod tests {
         let request = Request::builder().uri("/busy").body(Body::empty()).unwrap();
         client.call(request).await.unwrap();
         assert!(began.elapsed() >= Duration::from_secs(1));
+        stop.cancel();
+        let request = Request::builder().uri("/busy").body(Body::empty()).unwrap();
+        let refused = client.call(request).await.unwrap_err();
+        assert!(
+            refused.is::<Fenced>() && began.elapsed() < Duration::from_millis(1900),
+            "nobody waits at the end"
+        );
     }
 }

@@ -119,10 +119,16 @@ async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent
     }
     let now = Timestamp::now();
     let mut observed = observe(&context, &recent, &llm, now).await;
-    if !adopt::adopt(&context, &llm, &mut observed).await? {
-        return Ok(Next::After(CHANGED));
-    }
+    let adopted = adopt::adopt(&context, &llm, &mut observed).await;
     let scene = Scene { context: &context, llm: &llm, observed: &observed, now };
+    match adopted {
+        Ok(true) => {}
+        Ok(false) => return Ok(Next::After(CHANGED)),
+        Err(error) => {
+            scene.tell(&error).await;
+            return Err(error);
+        }
+    }
     let validated = validate(&llm).map_err(|error| chain(&error));
     let (found, desired) = match scene.prepare(validated.as_ref().ok()).await {
         Ok(Some(prepared)) => prepared,

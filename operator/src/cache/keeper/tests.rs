@@ -67,6 +67,9 @@ fn what_was_written_is_kept_before_the_watch_tells_it_and_told_once() {
     assert_eq!(kept(&keeper), "x@8");
     keeper.answer(answer("y", 7), Instant::now());
     assert_eq!(kept(&keeper), "x@8", "it has gone since");
+    keeper.answer(answer("x", 12), Instant::now());
+    keeper.event(0, Event::Delete(map("x", 11)));
+    assert_eq!(kept(&keeper), "x@12", "it was made anew after that");
 }
 
 #[test]
