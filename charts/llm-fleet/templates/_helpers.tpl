@@ -120,3 +120,19 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* Rules of a NetworkPolicy: names, of which the resolver may be a pod, a node's cache or a host. */}}
+{{- define "llm-fleet.namesEgress" -}}
+- ports:
+    - { port: 53, protocol: UDP }
+    - { port: 53, protocol: TCP }
+{{- end }}
+
+{{/* Rules of a NetworkPolicy: names and the API server, whose addresses cannot be known here. */}}
+{{- define "llm-fleet.apiServerEgress" -}}
+{{ include "llm-fleet.namesEgress" . }}
+- ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - { port: {{ . }}, protocol: TCP }
+    {{- end }}
+{{- end }}
