@@ -135,12 +135,12 @@ async fn whatever_befalls_the_api_server_it_comes_to_the_same() {
         std::iter::once("undisturbed".to_owned()).chain(all.map(Trouble::namespace)).collect();
     let stages = Stage::set(&site, &names).await.unwrap();
     let (first, stages) = stages.split_first().unwrap();
-    let lives = join_all(by_proxy.iter().zip(stages).map(|(trouble, stage)| trouble.befall(stage)));
-    let (reference, lives) = tokio::join!(first.run("undisturbed", None, None), lives);
-    let reference = reference.unwrap();
+    let reference = first.run("undisturbed", None, None).await.unwrap();
+    let lives = by_proxy.iter().zip(stages).map(|(trouble, stage)| trouble.befall(stage, &reference));
+    let lives = join_all(lives).await;
     let mut outcomes: Vec<_> = by_proxy.iter().zip(lives).collect();
     for (trouble, stage) in by_control_plane.iter().zip(&stages[by_proxy.len()..]) {
-        outcomes.push((trouble, trouble.befall(stage).await));
+        outcomes.push((trouble, trouble.befall(stage, &reference).await));
     }
     let mut failed = Vec::new();
     let mut all = Vec::new();

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::Value;
 
-use super::kill::{Course, Stage, settle};
+use super::kill::{Course, Stage, reach};
 use super::life::{Step, World};
 use super::player::Player;
 use super::proxy::Proxy;
@@ -144,8 +144,9 @@ impl Trouble {
         matches!(self.what, What::Requests(_) | What::Events(_))
     }
 
-    /// One life with this trouble, in a namespace of its own.
-    pub async fn befall(&self, stage: &Stage<'_>) -> Result<Outcome> {
+    /// One life with this trouble, in a namespace of its own. Each step is waited for until it has come to what it comes
+    /// to otherwise, for a pause after a failure looks like an end.
+    pub async fn befall(&self, stage: &Stage<'_>, expected: &Course) -> Result<Outcome> {
         let Stage { site, client, node } = stage;
         let namespace = self.namespace();
         let began = Instant::now();
@@ -166,7 +167,7 @@ impl Trouble {
         let mut outcome = Outcome { tried: 0, course: Course::default(), told: false, most: 0 };
         let mut names = Names::new(&namespace, node.name());
         let lived = tokio::select! {
-            lived = self.live(stage, &world, (&launch, &proxy, &mut operator), (&mut names, &mut outcome)) => lived,
+            lived = self.live((stage, &world), (&launch, &proxy, &mut operator), (&mut names, &mut outcome), expected) => lived,
             () = player.play() => bail!("the player has left"),
         };
         lived.with_context(|| format!("{}\n{}", self.name, operator.about(&namespace)))?;
@@ -186,13 +187,13 @@ impl Trouble {
 
     async fn live(
         &self,
-        stage: &Stage<'_>,
-        world: &World<'_>,
+        (stage, world): (&Stage<'_>, &World<'_>),
         (launch, proxy, operator): (&Launch<'_>, &Proxy, &mut Operator),
         (names, outcome): (&mut Names, &mut Outcome),
+        expected: &Course,
     ) -> Result<()> {
         let plane = &stage.site.plane;
-        for step in Step::ALL {
+        for (step, expected) in Step::ALL.into_iter().zip(&expected.states) {
             if !everything() && !BUSY.contains(&step) {
                 step.act(world).await?;
             } else if self.is_made_by_proxy() {
@@ -209,11 +210,17 @@ impl Trouble {
                 tokio::time::sleep(self.lasts).await;
                 outcome.tried += self.end(plane, proxy).await?;
             }
-            let settled = tokio::select! {
-                settled = settle(world, names, step) => settled,
+            let reached = tokio::select! {
+                reached = reach(world, names, expected) => reached,
                 failed = keep_alive(stage, launch, operator) => failed.map(|never| match never {}),
             };
-            outcome.course.states.push(settled.with_context(|| format!("{step:?}"))?);
+            let state = reached.with_context(|| format!("{step:?}"))?;
+            let differs = state != *expected;
+            outcome.course.states.push(state);
+            if differs {
+                // The next step would begin from something else.
+                break;
+            }
         }
         Ok(())
     }

@@ -219,7 +219,7 @@ async fn live(
 }
 
 /// Waits until a step is followed and nothing changes any more.
-pub(super) async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> Result<State> {
+async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> Result<State> {
     let (mut last, mut since) = (State::new(), Instant::now());
     let quiet = if everything() { LONG_QUIET } else { QUIET };
     wait_for(&format!("{step:?} to be followed"), LIMIT, async || {
@@ -238,7 +238,7 @@ pub(super) async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> 
 }
 
 /// Waits until the state is the expected one; the last one if it never is.
-async fn reach(world: &World<'_>, names: &mut Names, expected: &State) -> Result<State> {
+pub(super) async fn reach(world: &World<'_>, names: &mut Names, expected: &State) -> Result<State> {
     let mut last = State::new();
     let reached = wait_for("the expected state", LIMIT, async || {
         tokio::time::sleep(READ).await;
