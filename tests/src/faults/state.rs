@@ -5,12 +5,12 @@
 //!
 //! Left out are only values that the API server or the clock chose: uids, versions, times, addresses, who wrote which
 //! field. An object's uid is replaced by its name, so that a reference to an owner that is gone is still seen; a booking
-//! (a hash of the uid) by the replica and the attempt that it is for.
+//! (a hash of the uid) by the replica and the attempt that it is for; a job's digest of its pod, which names the node, by a word.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use contract::labels::{GROUP, VERSION};
+use contract::labels::{GROUP, MADE_FROM, VERSION};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -67,6 +67,8 @@ impl Names {
                     format!("(booking {}/{})", booking["replica"], booking["attempt"]),
                 );
             }
+            // A digest of what names the run's node.
+            self.learn(&metadata["annotations"][MADE_FROM], "(made from)".to_owned());
             if let Some(prefix) = metadata["generateName"].as_str() {
                 self.learn(&metadata["name"], format!("{prefix}*"));
             }
