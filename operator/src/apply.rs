@@ -224,11 +224,11 @@ impl Applier {
         &self,
         kind: &str,
         write: impl Future<Output = kube::Result<DynamicObject>>,
-    ) -> kube::Result<()> {
+    ) -> kube::Result<DynamicObject> {
         let begun = Instant::now();
         let answer = write.await?;
-        self.keepers.keep(kind, answer, begun).await;
-        Ok(())
+        self.keepers.keep(kind, answer.clone(), begun).await;
+        Ok(answer)
     }
 
     /// Applies objects in a stated order and by name, up to the first refusal.
@@ -261,7 +261,7 @@ impl Applier {
         }
         let (how, body) = (PatchParams::apply(FIELD_MANAGER), Patch::Apply(body));
         match self.send(&resource.kind, api.patch(name, &how, &body)).await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(kind = resource.kind, namespace, name, "applied");
                 Ok(Outcome::Written)
             }
@@ -329,7 +329,7 @@ impl Applier {
         let (parameters, body) = (PatchParams::apply(FIELD_MANAGER_STATUS).force(), Patch::Apply(body));
         let api = self.api_of(object);
         match self.send(&kind, api.patch_status(&name, &parameters, &body)).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Status { kind, name, source }),
         }
@@ -372,7 +372,7 @@ impl Applier {
         });
         let (api, how, body) = (self.api_of(object), PatchParams::default(), Patch::Merge(body));
         match self.send(&kind, api.patch(&name, &how, &body)).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Finalizer { kind, name, source }),
         }

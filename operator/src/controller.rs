@@ -28,6 +28,8 @@ use crate::telemetry::chain;
 /// Passes over objects of one kind at the same time.
 pub const CONCURRENCY: u16 = 8;
 
+/// When to look again at what is no longer as the stores know it.
+pub const CHANGED: Duration = Duration::from_secs(1);
 /// When to ask the API server again for something that it refused: no watch tells when a quota is raised.
 pub const REFUSED: Duration = Duration::from_secs(30);
 

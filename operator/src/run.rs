@@ -4,8 +4,8 @@
 //!
 //! # Flow
 //! Caches and the admin listener start at once, so that a follower is warm. Controllers start when this process
-//! leads and has listed everything once more. On SIGTERM no pass begins any more, passes in flight are finished, and then the lease is
-//! released. When the lease is lost the process ends at once: by then the client sends no write.
+//! leads and has listed everything once more. On SIGTERM no pass begins any more, passes in flight are finished, and
+//! then the lease is released. When the lease is lost the process ends at once: by then the client sends no write.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;

@@ -24,7 +24,7 @@ use crate::lab::up::{self, Options};
 use crate::lab::{Lab, down, packets};
 use crate::paths::{Cache, repository};
 use crate::process::{output, wait_for};
-use crate::{install, provisioner};
+use crate::{install, provisioner, versions};
 
 /// Port of the web server on the lab's node.
 pub const FILES_PORT: u16 = 8090;
@@ -131,10 +131,40 @@ impl Bench {
         commands.iter().map(run).collect::<Vec<_>>().join("\n\n")
     }
 
-    /// Takes the lab down.
-    pub async fn stop(self) -> Result<()> {
-        down::down(self.lab.paths()).await
+    /// Takes the lab down. What a person wants to know is printed: evidence, if the test failed, and versions.
+    pub async fn finish(self, result: Result<()>) -> Result<()> {
+        if result.is_err() {
+            println!("{}", self.evidence());
+        }
+        let printed = versions::print(&self.lab).await;
+        down::down(self.lab.paths()).await?;
+        result.and(printed)
     }
+}
+
+/// The real model in the cache.
+pub fn model() -> Result<Vec<u8>> {
+    fs::read(Cache::from_env()?.model()).context("run `make model`")
+}
+
+/// A small deployment of one file from the web server, on the node's own cores.
+#[must_use]
+pub fn cpu(File { url, sha256 }: &File) -> Value {
+    let mut spec =
+        small(&json!({ "http": { "files": [{ "url": url, "sha256": sha256, "path": "model.gguf" }] } }));
+    spec["volume"] = json!({ "size": "256Mi" });
+    spec
+}
+
+/// A small deployment that asks for few cores, since many run side by side.
+#[must_use]
+pub fn small(source: &Value) -> Value {
+    json!({
+        "model": { "source": source },
+        "capacity": { "contextLength": 512, "concurrency": 1 },
+        "accelerator": { "class": "CPU" },
+        "serving": { "resources": { "requests": { "cpu": "50m" } } },
+    })
 }
 
 /// One case: a namespace and what is done in it.

@@ -30,5 +30,3 @@ pub mod traces;
 pub mod traffic;
 pub mod versions;
 pub mod web;
-
-pub use versions::versions;

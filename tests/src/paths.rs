@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 /// Unix sockets may have 108 bytes; the longest path below a lab's folder takes 44 of them.
 const LONGEST_LAB_FOLDER: usize = 64;
+/// File of the model of demo and tests.
+pub(crate) const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Inside a lab this is in memory, so that its processes leave nothing in the machine's.
 pub const VOLATILE: &str = "/run";
 /// Inside a lab these are folders below its own, for the same reason.
@@ -48,6 +50,11 @@ impl Cache {
     /// The cache's own folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The model of demo and tests, as `make model` puts it there.
+    pub fn model(&self) -> PathBuf {
+        self.root.join("models").join(MODEL)
     }
 
     /// The built tools of all Go modules.

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BUILD_INFO: (&str, &str) = ("kubernetes_build_info", "git_version");
 
 /// Version by component.
-pub async fn versions(lab: &Lab) -> Result<BTreeMap<String, String>> {
+async fn versions(lab: &Lab) -> Result<BTreeMap<String, String>> {
     let client = lab.client().await?;
     let mut versions = BTreeMap::new();
     versions.insert("kube-apiserver".to_owned(), client.apiserver_version().await?.git_version);
@@ -65,6 +65,14 @@ pub async fn versions(lab: &Lab) -> Result<BTreeMap<String, String>> {
     let prometheus = build["data"]["version"].as_str().context("Prometheus says no version")?;
     versions.insert("prometheus".to_owned(), prometheus.to_owned());
     Ok(versions)
+}
+
+/// Prints them, one a line.
+pub async fn print(lab: &Lab) -> Result<()> {
+    for (component, version) in versions(lab).await? {
+        println!("{component} {version}");
+    }
+    Ok(())
 }
 
 fn forward(lab: &Lab, target: SocketAddr) -> Result<Forward> {

@@ -92,7 +92,5 @@ async fn the_demo_runs_on_a_cluster_of_somebody_else_and_leaves_it_as_it_was() {
     let (left, lost): (Vec<_>, Vec<_>) =
         (after.difference(&before).collect(), before.difference(&after).collect());
     assert!(left.is_empty() && lost.is_empty(), "left: {left:?}, lost: {lost:?}");
-    for (component, version) in e2e::versions(&lab).await.unwrap() {
-        println!("{component} {version}");
-    }
+    e2e::versions::print(&lab).await.unwrap();
 }

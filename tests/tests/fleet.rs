@@ -10,13 +10,12 @@ mod fleet {
 }
 
 use anyhow::{Context, Result, ensure};
-use e2e::bench::{self, Bench, Case};
+use e2e::bench::{self, Bench, Case, File, cpu, small};
 use e2e::demo::chat;
 use e2e::install::NAMESPACE;
 use e2e::operator::audit;
 use e2e::operator::rights::{self, Rights};
 use e2e::traffic::Witness;
-use fleet::inputs::{self, File, cpu, from};
 use fleet::{cases, traffic};
 use serde_json::json;
 
@@ -33,15 +32,7 @@ async fn from_a_manifest_to_tokens_and_what_bad_input_gets() {
         traffic::is_what_it_must_be(witness)?;
         rights_are_enough(&bench)
     });
-    if result.is_err() {
-        println!("{}", bench.evidence());
-    }
-    let versions = e2e::versions(&bench.lab).await;
-    bench.stop().await.unwrap();
-    result.unwrap();
-    for (component, version) in versions.unwrap() {
-        println!("{component} {version}");
-    }
+    bench.finish(result).await.unwrap();
 }
 
 /// Nothing was refused to the operator, and nothing was done that no rule of the chart is for.
@@ -54,7 +45,7 @@ fn rights_are_enough(bench: &Bench) -> Result<()> {
 }
 
 async fn all(bench: &Bench) -> Result<()> {
-    let model = std::fs::read(inputs::model_file()?).context("run `make model`")?;
+    let model = bench::model()?;
     let good = bench.publish("model.gguf", &model)?;
     let healthy = bench.case("healthy").await?;
     image_that_cannot_be_pulled(bench, &healthy, &good).await?;
@@ -99,7 +90,7 @@ async fn answers_through_the_service(case: &Case<'_>) -> Result<()> {
 async fn serves_from_a_claim(case: &Case<'_>) -> Result<()> {
     let claim = case.claims().await?.into_keys().next().context("the model has no claim")?;
     let source = json!({ "claimName": claim, "path": "model.gguf" });
-    case.apply("other", &from(&json!({ "persistentVolumeClaim": source }))).await?;
+    case.apply("other", &small(&json!({ "persistentVolumeClaim": source }))).await?;
     case.until_ready("other").await?;
     case.delete("other").await
 }

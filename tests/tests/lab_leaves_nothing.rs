@@ -51,7 +51,7 @@ async fn a_lab_is_a_cluster_and_leaves_nothing() {
     let before = Host::now().unwrap();
     let guard = Ended(paths("test-leaves"));
     let lab = start("test-leaves").await;
-    print_versions(&lab).await;
+    e2e::versions::print(&lab).await.unwrap();
     packets::count(&lab.supervisor().network()).unwrap();
     let archive = lab.paths().join("busybox.tar");
     Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
@@ -87,12 +87,6 @@ async fn a_lab_is_a_cluster_and_leaves_nothing() {
     .unwrap();
     assert_eq!(left(&guard.0).unwrap(), Vec::<String>::new());
     assert_eq!(Host::now().unwrap(), before);
-}
-
-async fn print_versions(lab: &Lab) {
-    for (component, version) in e2e::versions(lab).await.unwrap() {
-        println!("{component} {version}");
-    }
 }
 
 fn pods_see_their_card(lab: &Lab) {
@@ -238,7 +232,7 @@ async fn a_lab_that_was_killed_is_healed() {
     let before = Host::now().unwrap();
     let guard = Ended(paths("test-heals"));
     let lab = start("test-heals").await;
-    print_versions(&lab).await;
+    e2e::versions::print(&lab).await.unwrap();
     let archive = lab.paths().join("busybox.tar");
     Image::busybox("test.llmfleet.dev/busybox:1").unwrap().write(&archive).unwrap();
     lab.load_image(&archive).unwrap();

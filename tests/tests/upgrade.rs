@@ -14,9 +14,9 @@ mod upgrade {
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
-use e2e::bench::Bench;
-use e2e::paths::{Cache, repository};
+use anyhow::{Result, ensure};
+use e2e::bench::{self, Bench, cpu};
+use e2e::paths::repository;
 use upgrade::client::Client;
 use upgrade::releases::Releases;
 use upgrade::steps::Walk;
@@ -26,31 +26,20 @@ use upgrade::{assigned, gone, live};
 async fn nothing_restarts_that_need_not() {
     let bench = Bench::empty("upgrade", env!("CARGO_BIN_EXE_lab").into()).await.unwrap();
     let result = all(&bench).await;
-    if result.is_err() {
-        println!("{}", bench.evidence());
-    }
-    let versions = e2e::versions(&bench.lab).await;
-    bench.stop().await.unwrap();
-    result.unwrap();
-    for (component, version) in versions.unwrap() {
-        println!("{component} {version}");
-    }
+    bench.finish(result).await.unwrap();
 }
 
 async fn all(bench: &Bench) -> Result<()> {
     let releases = Releases::prepare(&bench.lab)?;
     println!("  from {} to {}", releases.from, releases.to);
-    let model = Cache::from_env()?.root().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let file = bench.publish("model.gguf", &fs::read(model).context("run `make model`")?)?;
+    let file = bench.publish("model.gguf", &bench::model()?)?;
     bench.install_from(&releases.older, &[])?;
 
     let (team, other) = (bench.case("team").await?, bench.case("other").await?);
     live::fill_claim(&team, &file).await?;
-    for (case, name, spec) in [
-        (&team, "inline", live::inline(&file)),
-        (&team, "claimed", live::claimed()),
-        (&other, "paused", live::inline(&file)),
-    ] {
+    for (case, name, spec) in
+        [(&team, "inline", cpu(&file)), (&team, "claimed", live::claimed()), (&other, "paused", cpu(&file))]
+    {
         case.apply(name, &spec).await?;
     }
     for (case, name) in [(&team, "inline"), (&team, "claimed"), (&other, "paused")] {

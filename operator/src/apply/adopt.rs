@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::time::Instant;
 
 use contract::labels::{APP_MANAGED_BY, DEPLOYMENT, MODEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, NamespaceResourceScope};
+use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -85,14 +84,10 @@ impl Applier {
             "uid": object.uid(), "resourceVersion": object.resource_version(),
             "ownerReferences": adopted(owner, object.meta()),
         } });
-        let namespace = object.namespace().unwrap_or_default();
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &namespace, &ApiResource::erase::<K>(&()));
-        let begun = Instant::now();
-        match api.patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
+        let (api, how, body) = (self.api_of(object), PatchParams::default(), Patch::Merge(body));
+        match self.send(&kind, api.patch(&name, &how, &body)).await {
             Ok(patched) => {
                 tracing::info!(kind, name, owner = owner.name, "adopted");
-                self.keepers.keep(&kind, patched.clone(), begun).await;
                 // What cannot be read as its kind is seen as such by the next pass.
                 Ok(patched.try_parse().ok())
             }

@@ -38,7 +38,7 @@ impl Applier {
         let (parameters, body) = (PatchParams::apply(FIELD_MANAGER_PLACEMENT).force(), Patch::Apply(body));
         let api = self.api_of(llm);
         match self.send(&kind, api.patch_status(&name, &parameters, &body)).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(source) => Err(Error::Apply { kind, name, source }),
         }
     }
@@ -60,7 +60,7 @@ impl Applier {
         let body = json!({ "metadata": { "uid": object.uid(), "labels": { label: value } } });
         let (api, how, body) = (self.api_of(object), PatchParams::default(), Patch::Merge(body));
         match self.send(&kind, api.patch(&name, &how, &body)).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Apply { kind, name, source }),
         }

@@ -41,7 +41,7 @@ use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Applied, Desired};
 use crate::cache::Touched;
 use crate::context::Context;
-use crate::controller::{Loop, Next, REFUSED};
+use crate::controller::{CHANGED, Loop, Next, REFUSED};
 use crate::model::name::{name_of, served_by};
 use crate::recent::Recent;
 use crate::telemetry::chain;
@@ -51,8 +51,6 @@ mod places;
 
 /// How often a pod that loads is asked how far it is.
 const LOADING: Duration = Duration::from_secs(5);
-/// When to look again at what is no longer as the stores know it.
-const CHANGED: Duration = Duration::from_secs(1);
 /// How often a pod that serves is asked what it measures.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -121,16 +119,13 @@ async fn pass(llm: Arc<LlmDeployment>, context: Arc<Context>, recent: Arc<Recent
     let mut observed = observe(&context, &recent, &llm, now).await;
     let adopted = adopt::adopt(&context, &llm, &mut observed).await;
     let scene = Scene { context: &context, llm: &llm, observed: &observed, now };
-    match adopted {
-        Ok(true) => {}
-        Ok(false) => return Ok(Next::After(CHANGED)),
-        Err(error) => {
-            scene.tell(&error).await;
-            return Err(error);
-        }
-    }
     let validated = validate(&llm).map_err(|error| chain(&error));
-    let (found, desired) = match scene.prepare(validated.as_ref().ok()).await {
+    let prepared = match adopted {
+        Ok(true) => scene.prepare(validated.as_ref().ok()).await,
+        Ok(false) => return Ok(Next::After(CHANGED)),
+        Err(error) => Err(error),
+    };
+    let (found, desired) = match prepared {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return Ok(Next::OnChange),
         Err(error) => {

@@ -130,22 +130,24 @@ pub async fn pods_now(
     Ok(pods)
 }
 
+/// This very deployment as the API server has it now; `None` if it is gone, whatever has its name.
+async fn now(client: &Client, llm: &LlmDeployment) -> Result<Option<LlmDeployment>, Error> {
+    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
+    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
+    Ok(now.filter(|now| now.uid() == llm.uid()))
+}
+
 /// The bookings that the API server has now; `None` if this very deployment is gone.
 pub async fn placement_now(
     client: &Client,
     llm: &LlmDeployment,
 ) -> Result<Option<Vec<PlacementStatus>>, Error> {
-    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
-    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
-    let same = now.filter(|now| now.uid() == llm.uid());
-    Ok(same.map(|now| now.status.map(|status| status.placement).unwrap_or_default()))
+    Ok(now(client, llm).await?.map(|now| now.status.map(|status| status.placement).unwrap_or_default()))
 }
 
 /// Whether the API server has this very deployment now, neither going nor paused: then no other of its name is there.
 pub async fn is_current(client: &Client, llm: &LlmDeployment) -> Result<bool, Error> {
-    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
-    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
-    Ok(now.is_some_and(|now| now.uid() == llm.uid() && !is_left_alone(&now)))
+    Ok(now(client, llm).await?.is_some_and(|now| !is_left_alone(&now)))
 }
 
 /// Whether nothing is done about a deployment: somebody paused it, or it goes. What it owns goes with it: the API
@@ -157,9 +159,7 @@ pub fn is_left_alone(llm: &LlmDeployment) -> bool {
 
 /// Whether the deployment still asks for what it did when it was seen.
 pub async fn is_unchanged(client: &Client, llm: &LlmDeployment) -> Result<bool, Error> {
-    let api: Api<LlmDeployment> = Api::namespaced(client.clone(), &llm.namespace().unwrap_or_default());
-    let now = api.get_opt(&llm.name_any()).await.map_err(Error::Deployment)?;
-    Ok(now.is_some_and(|now| asks_the_same(&now, llm)))
+    Ok(now(client, llm).await?.is_some_and(|now| asks_the_same(&now, llm)))
 }
 
 /// Reads the stores, then asks the pods, and the API server about those that do not get on.

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use contract::labels;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
@@ -136,21 +135,9 @@ fn a_model_that_was_verified_stays_verified() {
             serde_json::from_value(json!({ "metadata": { "name": claim } })).unwrap();
         let (inspection, model) = (model.status.clone().unwrap().inspection, Arc::new(model));
         let observed = crate::model::observe::Observed {
-            model,
             claim: Some(Arc::new(claim)),
-            jobs: vec![],
-            left_jobs: vec![],
-            pod: None,
             users: vec![Arc::new(llm)],
-            readers: BTreeSet::new(),
-            read_on: BTreeSet::new(),
-            unread: None,
-            claim_warning: None,
-            job_warning: None,
-            log: None,
-            progress: None,
-            over_for: Duration::ZERO,
-            known_for: Duration::ZERO,
+            ..crate::model::observe::Observed::of(model)
         };
         let Plan::Keep(keep) = model_plan::plan(&observed, &settings()) else { panic!("{name} goes") };
         assert!(!keep.make_claim && keep.start.is_none() && keep.discard.is_empty(), "{keep:?}");

@@ -21,7 +21,7 @@ use crate::api::{LlmDeployment, LlmModel};
 use crate::apply::{self, Desired, has_finalizer, owner_of};
 use crate::cache::{Stores, Touched, kind_of};
 use crate::context::Context;
-use crate::controller::{Loop, Next, REFUSED};
+use crate::controller::{CHANGED, Loop, Next, REFUSED};
 use crate::events::transitions;
 use crate::recent::Recent;
 use crate::telemetry::chain;
@@ -29,9 +29,6 @@ use crate::telemetry::chain;
 /// When to look again at what is being removed. What is deleted is also told by the watches; what holds it may be told
 /// by none.
 const GOING: Duration = Duration::from_secs(5);
-
-/// When to look again at what was adopted, if no watch tells of it.
-const CHANGED: Duration = Duration::from_secs(1);
 
 /// A pass that failed for a passing reason.
 #[derive(Debug, thiserror::Error)]

@@ -97,6 +97,28 @@ pub enum Error {
 }
 
 impl Observed {
+    /// A model of which nothing else is known yet.
+    #[must_use]
+    pub const fn of(model: Arc<LlmModel>) -> Self {
+        Self {
+            model,
+            claim: None,
+            jobs: Vec::new(),
+            left_jobs: Vec::new(),
+            pod: None,
+            users: Vec::new(),
+            readers: BTreeSet::new(),
+            read_on: BTreeSet::new(),
+            unread: None,
+            claim_warning: None,
+            job_warning: None,
+            log: None,
+            progress: None,
+            over_for: Duration::ZERO,
+            known_for: Duration::ZERO,
+        }
+    }
+
     /// The claim, if a model of this name has left it.
     #[must_use]
     pub fn left_claim(&self) -> Option<&Arc<PersistentVolumeClaim>> {
@@ -129,16 +151,7 @@ pub async fn observe(model: Arc<LlmModel>, context: &Context, recent: &Recent) -
         left_jobs: left_jobs(&model, stores.jobs.state()),
         claim: stores.claims.get(&ObjectRef::new(&claim_name(&model)).within(&namespace)),
         jobs: jobs_of(&model, stores.jobs.state()),
-        pod: None,
-        read_on: BTreeSet::new(),
-        unread: None,
-        claim_warning: None,
-        job_warning: None,
-        log: None,
-        progress: None,
-        over_for: Duration::ZERO,
-        known_for: Duration::ZERO,
-        model,
+        ..Observed::of(model)
     };
     if let Some(claim) = observed.claim.as_deref().filter(|claim| demand::is_of_one_node(claim)) {
         observed.read_on = demand::readers((&namespace, &claim.name_any()), &pods, []);

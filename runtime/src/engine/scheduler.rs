@@ -14,8 +14,6 @@
 //! - A step first takes one token of every sequence that generates, then fills up with prompts, the first in rank
 //!   first, in chunks. Generating is never held up by a long prompt for more than one step.
 
-use std::collections::BTreeSet;
-
 use contract::memory::BLOCK_TOKENS;
 
 use super::Load;
@@ -191,10 +189,10 @@ impl Scheduler {
 
     /// The step was computed.
     pub fn computed(&mut self, step: &Step) {
-        let rows: BTreeSet<SequenceId> = step.rows.iter().map(|(id, _)| *id).collect();
         for (id, n) in &step.parts {
             if let Some(sequence) = self.running.iter_mut().find(|s| s.id == *id) {
-                let written = u32::from(rows.contains(id));
+                // A row of logits is computed for what has no token left.
+                let written = u32::from(sequence.n_todo() == *n);
                 self.tenants.serve(sequence.tenant, n - written, written);
                 for (block, name) in sequence.cached(*n) {
                     self.pool.learn(block, name);

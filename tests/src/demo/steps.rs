@@ -11,12 +11,10 @@ use super::cluster::Cluster;
 use super::prometheus::{self, Figure};
 use crate::image::Image;
 use crate::install::{self, Archive, REGISTRY};
-use crate::paths::{Cache, repository};
+use crate::paths::{Cache, MODEL, repository};
 use crate::process::{output, wait_for};
 use crate::tools::Tools;
 
-/// File of the model in the cache and on the demo's web server.
-const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The web server's image; the manifest names it too.
 const SOURCE_IMAGE: &str = "localhost/llm-fleet/model-source:demo";
 /// How its archives are called, before the fingerprint.
@@ -36,7 +34,7 @@ pub(super) struct Images {
 /// Finds our images and packs the model into a web server's.
 pub(super) fn images(cache: &Cache) -> Result<Images> {
     let ours = install::archives()?;
-    let model = cache.root().join("models").join(MODEL);
+    let model = cache.model();
     ensure!(model.is_file(), "{} is missing: run `make model`", model.display());
     let source = Image {
         name: SOURCE_IMAGE.to_owned(),

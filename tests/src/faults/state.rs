@@ -5,7 +5,8 @@
 //!
 //! Left out are only values that the API server or the clock chose: uids, versions, times, addresses, who wrote which
 //! field. An object's uid is replaced by its name, so that a reference to an owner that is gone is still seen; a booking
-//! (a hash of the uid) by the replica and the attempt that it is for; a job's digest of its pod, which names the node, by a word.
+//! (a hash of the uid) by the replica and the attempt that it is for; a job's digest of its pod, which names the node,
+//! by a word.
 
 use std::collections::BTreeMap;
 

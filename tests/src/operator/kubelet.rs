@@ -50,11 +50,6 @@ impl Node {
         let resources = json!({
             "cpu": "16", "memory": "64Gi", "pods": "110", "ephemeral-storage": "100Gi", "nvidia.com/gpu": cards.to_string(),
         });
-        let now = Timestamp::from_second(Timestamp::now().as_second())?.to_string();
-        let ready = json!({
-            "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played by a test",
-            "lastHeartbeatTime": now, "lastTransitionTime": now,
-        });
         let node = json!({
             "metadata": { "name": name, "labels": {
                 "kubernetes.io/hostname": name, "nvidia.com/gpu.present": "true",
@@ -62,14 +57,14 @@ impl Node {
                 "nvidia.com/gpu.count": cards.to_string(), "nvidia.com/mig.capable": "false",
             } },
             "status": {
-                "capacity": resources, "allocatable": resources, "conditions": [ready],
+                "capacity": resources, "allocatable": resources, "conditions": [ready()],
                 "addresses": [{ "type": "InternalIP", "address": Ipv4Addr::LOCALHOST }],
                 "daemonEndpoints": { "kubeletEndpoint": { "Port": log_port } },
             },
         });
         let nodes: Api<v1::Node> = Api::all(client.clone());
         nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
-        let heart = tokio::spawn(beat(Api::namespaced(client.clone(), LEASES), name.to_owned()));
+        let heart = tokio::spawn(beat(client.clone(), name.to_owned()));
         let node = Self { name: name.to_owned(), client: client.clone(), heart };
         wait_for("the node to be taken for ready", READY, async || {
             let taints = nodes.get(name).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
@@ -147,7 +142,20 @@ impl Node {
     }
 }
 
-async fn beat(leases: Api<Lease>, name: String) {
+/// What a node says of itself.
+fn ready() -> Value {
+    let now = MicroTime(Timestamp::now());
+    json!({
+        "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played by a test",
+        "lastHeartbeatTime": now,
+    })
+}
+
+/// Renews the lease and says that the node is ready, as a kubelet does: after a time without an API server the
+/// controllers take it for lost until it says so again.
+async fn beat(client: Client, name: String) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
+    let nodes: Api<v1::Node> = Api::all(client);
     loop {
         let spec = LeaseSpec {
             holder_identity: Some(name.clone()),
@@ -159,6 +167,8 @@ async fn beat(leases: Api<Lease>, name: String) {
         lease.metadata.name = Some(name.clone());
         // A beat that fails is followed by another; many that fail are seen by the test.
         drop(leases.patch(&name, &PatchParams::apply("kubelet").force(), &Patch::Apply(&lease)).await);
+        let status = json!({ "status": { "conditions": [ready()] } });
+        drop(nodes.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await);
         tokio::time::sleep(HEARTBEAT).await;
     }
 }

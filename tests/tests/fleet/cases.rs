@@ -1,10 +1,10 @@
 //! What bad input gets: a precise reason, nothing half-written, no hot loop, and recovery when the cause goes.
 
 use anyhow::{Context, Result, ensure};
-use e2e::bench::{self, Bench};
+use e2e::bench::{self, Bench, File, cpu, small};
 use serde_json::json;
 
-use super::inputs::{self, File, cpu, from};
+use super::inputs;
 
 /// 404 is a reason, not an end: once the file is there, the deployment gets ready without a hand.
 pub(crate) async fn missing_file_that_comes_later(bench: &Bench, model: &[u8]) -> Result<()> {
@@ -131,7 +131,7 @@ pub(crate) async fn namespace_goes_away(bench: &Bench, good: &File) -> Result<()
     let case = bench.case("leaving").await?;
     let (claim, missing) = (json!({ "claimName": "absent" }), bench.url("absent.gguf"));
     case.apply("runs", &cpu(good)).await?;
-    case.apply("waits", &from(&json!({ "persistentVolumeClaim": claim }))).await?;
+    case.apply("waits", &small(&json!({ "persistentVolumeClaim": claim }))).await?;
     case.apply("fails", &cpu(&File { url: missing, sha256: good.sha256.clone() })).await?;
     case.until_said("waits", "ModelReady", "ClaimNotFound", &["absent"]).await?;
     case.until_ready("runs").await?;

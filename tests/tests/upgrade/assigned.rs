@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use e2e::bench::{Case, File, LIMIT};
+use e2e::bench::{Case, File, LIMIT, cpu};
 use e2e::install::NAMESPACE;
 use e2e::process::wait_for;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,8 +11,8 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 
+use super::client;
 use super::steps::{NEWER, Walk};
-use super::{client, live};
 
 /// The user and the volumes' group that the manifest names.
 const USER: i64 = 1_000_680_000;
@@ -28,7 +28,7 @@ pub(crate) async fn users(walk: &Walk<'_>, file: &File) -> Result<()> {
     walk.bench.install(&["podSecurity.identity=assigned"])?;
     walk.settled("installed again, under users that the cluster names", NEWER).await?;
     walk.test()?;
-    case.apply("llm", &live::inline(file)).await?;
+    case.apply("llm", &cpu(file)).await?;
     case.until_ready("llm").await?;
     let (url, _way) = case.service("llm").await?;
     wait_for("an answer", LIMIT, async || client::ask(&url, "llm").await).await?;

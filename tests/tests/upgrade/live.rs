@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use contract::http::{ADMIN_PORT, METRICS};
 use contract::labels;
 use contract::metrics::Metric;
-use e2e::bench::{Bench, Case, File, LIMIT};
+use e2e::bench::{Bench, Case, File, LIMIT, small};
 use e2e::lab::Lab;
 use e2e::process::wait_for;
 use e2e::{install, web};
@@ -58,28 +58,9 @@ pub(crate) fn changed(before: &Pods, now: &Pods) -> Vec<String> {
     before.iter().filter(|entry| !same(entry)).map(|(name, _)| name.clone()).collect()
 }
 
-/// A small deployment, on the node's own cores unless something else is said.
-pub(crate) fn spec(source: &Value) -> Value {
-    let mut spec = json!({
-        "model": { "source": source },
-        "capacity": { "contextLength": 512, "concurrency": 1 },
-        "accelerator": { "class": "CPU" },
-        "serving": { "resources": { "requests": { "cpu": "50m" } } },
-    });
-    if source.get("http").is_some() {
-        spec["volume"] = json!({ "size": "256Mi" });
-    }
-    spec
-}
-
-/// Files from the bench's web server.
-pub(crate) fn inline(File { url, sha256 }: &File) -> Value {
-    spec(&json!({ "http": { "files": [{ "url": url, "sha256": sha256, "path": MODEL }] } }))
-}
-
 /// A claim that somebody filled, on a card.
 pub(crate) fn claimed() -> Value {
-    let mut spec = spec(&json!({ "persistentVolumeClaim": { "claimName": CLAIM, "path": MODEL } }));
+    let mut spec = small(&json!({ "persistentVolumeClaim": { "claimName": CLAIM, "path": MODEL } }));
     spec["accelerator"] = json!({ "class": "Nvidia" });
     spec
 }

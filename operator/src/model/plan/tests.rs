@@ -42,23 +42,7 @@ fn observed(source: &str) -> Observed {
         "{{apiVersion: llmfleet.dev/v1alpha1, kind: LlmModel, metadata: {{name: m, namespace: a, uid: u, \
          generation: 1}}, spec: {{source: {{{source}}}}}}}"
     );
-    Observed {
-        model: arc(&model),
-        claim: None,
-        jobs: vec![],
-        left_jobs: vec![],
-        pod: None,
-        users: vec![],
-        readers: BTreeSet::new(),
-        read_on: BTreeSet::new(),
-        unread: None,
-        claim_warning: None,
-        job_warning: None,
-        log: None,
-        progress: None,
-        over_for: Duration::ZERO,
-        known_for: Duration::ZERO,
-    }
+    Observed::of(arc(&model))
 }
 
 fn claim(owner: &str, extra: &str) -> Option<Arc<PersistentVolumeClaim>> {

@@ -1,9 +1,9 @@
 //! What those who use a model ask for their pods and its job needs too: their nodes, and what lets a pod be made and
 //! started.
 //!
-//! In: deployments, and nodes that have the volume now. Out: affinity, tolerations, a priority, pull secrets. A volume of a node is bound where its first
-//! pod runs, so a job that runs anywhere would keep the weights from the nodes that need them. Labels and annotations of
-//! pods that serve are not for a job: Services of their owners may select by them.
+//! In: deployments, and nodes that have the volume now. Out: affinity, tolerations, a priority, pull secrets. A volume
+//! of a node is bound where its first pod runs, so a job that runs anywhere would keep the weights from the nodes that
+//! need them. Labels and annotations of pods that serve are not for a job: Services of their owners may select by them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
