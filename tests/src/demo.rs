@@ -185,6 +185,7 @@ async fn play(stage: &Stage<'_>, program: PathBuf) -> Result<()> {
     story::chapter(4, "Questions through the cluster's service");
     let target = Target { namespace: NAMESPACE, service: DEPLOYMENT, port: contract::http::API_PORT };
     let way = cluster.reach(&tools.path("kubectl"), target).await?;
+    chat::until_reached(&way.url).await?;
     let mut streamed = 0;
     let mut first = None;
     for (question, _) in QUESTIONS {

@@ -80,6 +80,7 @@ async fn image_that_cannot_be_pulled(bench: &Bench, case: &Case<'_>, good: &File
 
 async fn answers_through_the_service(case: &Case<'_>) -> Result<()> {
     let (url, _way) = case.service("llm").await?;
+    chat::until_reached(&url).await?;
     let answer = chat::ask(&url, "llm", QUESTION, |_| {}).await?;
     ensure!(answer.text.starts_with(ANSWER), "the answer is {:?}", answer.text);
     println!("  {} tokens through the service: {:?}", answer.tokens, answer.text);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use crate::process::wait_for;
 use crate::web;
 
 /// An answer that came as a stream.
@@ -21,6 +22,17 @@ pub struct Answer {
 
 /// Longest time that an answer may take.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Longest time that a cluster may take to route to a pod that is ready.
+const ROUTED: Duration = Duration::from_secs(30);
+
+/// Waits until the model behind `base` can be reached: a cluster routes to a pod a moment after the pod is ready.
+pub async fn until_reached(base: &str) -> Result<()> {
+    let url = format!("{base}{}", contract::http::MODELS);
+    wait_for("the way to the model", ROUTED, async || {
+        Ok(web::get(&url).await?.error_for_status().map(drop)?)
+    })
+    .await
+}
 
 /// Sends `question` to the chat endpoint below `base` and calls `show` with each piece of text.
 pub async fn ask(base: &str, model: &str, question: &str, mut show: impl FnMut(&str)) -> Result<Answer> {
