@@ -15,17 +15,29 @@ use crate::header::gguf::{Metadata, Value};
 pub enum Family {
     /// Llama 3, SmolLM2 and others of the same shape: RMSNorm, rotary GQA, SwiGLU.
     Llama,
+    /// Qwen3's dense models: as Llama, with a norm of each query and key head.
+    Qwen3,
 }
 
 impl Family {
     /// All of them, for messages.
-    pub const ALL: [Self; 1] = [Self::Llama];
+    pub const ALL: [Self; 2] = [Self::Llama, Self::Qwen3];
 
     /// `model_type` of `config.json` and `general.architecture` of GGUF.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+
+    /// Elements of a head where a `config.json` does not say and they do not follow from the hidden size.
+    const fn usual_head_dim(self) -> Option<u64> {
+        match self {
+            Self::Llama => None,
+            // `transformers`, `configuration_qwen3.py`.
+            Self::Qwen3 => Some(128),
         }
     }
 
@@ -159,7 +171,7 @@ impl ModelGeometry {
             hidden: field("hidden_size"),
             heads: field("num_attention_heads"),
             kv_heads: field("num_key_value_heads"),
-            head_dim: field("head_dim"),
+            head_dim: ("head_dim", config["head_dim"].as_u64().or(family.usual_head_dim())),
             ffn: field("intermediate_size"),
             vocab: field("vocab_size"),
             context: field("max_position_embeddings"),
@@ -236,6 +248,9 @@ mod tests {
         let mut mha = smollm2();
         mha.as_object_mut().unwrap().remove("num_key_value_heads");
         assert_eq!(ModelGeometry::from_config(&mha).unwrap().layers[0].kv_heads, 9);
+        let mut qwen3 = smollm2();
+        qwen3["model_type"] = json!("qwen3");
+        assert_eq!(ModelGeometry::from_config(&qwen3).unwrap().layers[0].head_dim, 128);
     }
 
     #[test]
@@ -245,7 +260,7 @@ mod tests {
             config[field] = value;
             ModelGeometry::from_config(&config).unwrap_err().to_string()
         };
-        assert!(with("model_type", json!("mamba")).contains("supported are: llama"));
+        assert!(with("model_type", json!("mamba")).contains("supported are: llama, qwen3"));
         assert!(with("num_key_value_heads", json!(2)).contains("cannot share"));
         for bad in [json!(0), json!(-1), json!(1u64 << 40), json!("x"), Json::Null] {
             assert!(with("hidden_size", bad).starts_with("hidden_size is missing or not"));

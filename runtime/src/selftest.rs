@@ -1,7 +1,7 @@
-//! The self-test behind readiness: a small built-in model, on the very kernels that will serve, against logits that
+//! The self-test behind readiness: a small built-in model of each family, on the very kernels that will serve, against logits that
 //! are committed beside it.
 //!
-//! The model is made from a seed, so that nothing is read from outside. `reference.py` computes the same logits with
+//! The models are made from a seed, so that nothing is read from outside. `reference.py` computes the same logits with
 //! nothing but Python's own arithmetic. It must not know of the model that is served.
 
 pub mod tiny;
@@ -9,6 +9,7 @@ pub mod tiny;
 use std::sync::Arc;
 
 use contract::KvDType;
+use contract::geometry::Family;
 use kernels::Kernels;
 
 use crate::model::{Cache, ForwardError, Model, ModelError, Part, StepInput, with_floats};
@@ -17,7 +18,7 @@ use tiny::Tiny;
 /// Logits of the self-test's rows, one row a line.
 const GOLDEN: &str = include_str!("selftest/golden.txt");
 
-/// The caches that are tested, in the order of the golden's rows.
+/// The caches that are tested with each family, in the order of the golden's rows.
 const CACHES: [KvDType; 2] = [KvDType::F32, KvDType::F16];
 
 /// How far a logit may be off. Kernels of one set agree to the bit; another set's different rounding may move a
@@ -57,15 +58,12 @@ pub enum SelfTestError {
     },
 }
 
-/// Runs the built-in model on `kernels` and compares its logits.
+/// Runs the built-in models on `kernels` and compares its logits.
 ///
 /// # Errors
 /// Where the device cannot run it, or gives other numbers.
 pub fn run(kernels: &Arc<Kernels>) -> Result<(), SelfTestError> {
-    let mut found = Vec::new();
-    for kv_dtype in CACHES {
-        found.extend(logits(kernels, kv_dtype)?);
-    }
+    let found = all_logits(kernels)?;
     let expected: Vec<f32> =
         GOLDEN.split_ascii_whitespace().map(|word| word.parse().unwrap_or(f32::NAN)).collect();
     if found.len() != expected.len() {
@@ -81,10 +79,21 @@ pub fn run(kernels: &Arc<Kernels>) -> Result<(), SelfTestError> {
     Ok(())
 }
 
+/// The golden's rows.
+fn all_logits(kernels: &Arc<Kernels>) -> Result<Vec<f32>, SelfTestError> {
+    let mut all = Vec::new();
+    for family in Family::ALL {
+        for kv_dtype in CACHES {
+            all.extend(logits(kernels, family, kv_dtype)?);
+        }
+    }
+    Ok(all)
+}
+
 /// Three sequences of different lengths at once, in two steps: one starts and goes on, one is cut within a block, one
 /// fills a block and goes on in the next. Their blocks lie scattered.
-fn logits(kernels: &Arc<Kernels>, kv_dtype: KvDType) -> Result<Vec<f32>, SelfTestError> {
-    let tiny = Tiny::new();
+fn logits(kernels: &Arc<Kernels>, family: Family, kv_dtype: KvDType) -> Result<Vec<f32>, SelfTestError> {
+    let tiny = Tiny::of(family);
     let mut model = tiny.load(kernels)?.model;
     let spec = model.cache_spec();
     let mut cache = Cache::new(spec, kv_dtype, tiny::CACHE_BLOCKS).map_err(ForwardError::from)?;

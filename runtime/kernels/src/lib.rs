@@ -33,6 +33,7 @@ pub use attention::{
 };
 pub use format::{Format, Packed, TILE};
 pub use isa::Isa;
+pub use norm::HeadNorm;
 pub use pack::{PackError, Source};
 pub use rope::{RopePairs, Rotation};
 

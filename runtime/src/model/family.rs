@@ -1,6 +1,8 @@
 //! Architectures: one file each, which maps a checkpoint's names and settings onto parts.
 
-pub mod llama;
+mod dense;
+mod llama;
+mod qwen3;
 
 use std::sync::Arc;
 
@@ -76,9 +78,7 @@ pub enum ModelError {
 /// # Errors
 /// The same as those of [`load`], but for what only the numbers show.
 pub fn check(request: &LoadRequest<'_>) -> Result<(), ModelError> {
-    match request.geometry.family {
-        Family::Llama => llama::check(request),
-    }
+    dense::check(architecture(request.geometry.family), request)
 }
 
 /// Loads the model that `request` describes; `progress` is told the bytes of each tensor as it is done.
@@ -90,7 +90,12 @@ pub fn load(
     kernels: Arc<Kernels>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Loaded, ModelError> {
-    match request.geometry.family {
-        Family::Llama => llama::load(request, kernels, progress),
+    dense::load(architecture(request.geometry.family), request, kernels, progress)
+}
+
+const fn architecture(family: Family) -> &'static dense::Architecture {
+    match family {
+        Family::Llama => &llama::LLAMA,
+        Family::Qwen3 => &qwen3::QWEN3,
     }
 }

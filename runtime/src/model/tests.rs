@@ -1,15 +1,17 @@
 use std::sync::Arc;
 
 use contract::device::DeviceClass;
+use contract::geometry::Family;
 use contract::header::TensorInfo;
 use contract::header::gguf::Value;
 use contract::tensors::{group, resident_bytes};
 use contract::{DType, KvDType};
 use kernels::{Isa, Kernels};
+use serde_json::json;
 
 use super::*;
 use crate::selftest::tiny::{CACHE_BLOCKS, Tiny, VOCABULARY};
-use crate::weights::LoadError;
+use crate::weights::{LoadError, Tensors};
 
 /// The tiny model with a cache, run step by step.
 struct Machine {
@@ -19,7 +21,11 @@ struct Machine {
 
 impl Machine {
     fn new(kernels: &Arc<Kernels>, kv_dtype: KvDType) -> Self {
-        let model = Tiny::new().load(kernels).unwrap().model;
+        Self::of(Family::Llama, kernels, kv_dtype)
+    }
+
+    fn of(family: Family, kernels: &Arc<Kernels>, kv_dtype: KvDType) -> Self {
+        let model = Tiny::of(family).load(kernels).unwrap().model;
         let cache = Cache::new(model.cache_spec(), kv_dtype, CACHE_BLOCKS).unwrap();
         Self { model, cache }
     }
@@ -43,15 +49,17 @@ fn three_sequences_at_once_are_three_alone() {
     let tiny = Tiny::new();
     let texts = [tiny.tokens(5), tiny.tokens(70), tiny.tokens(32)];
     let tables: [&[u32]; 3] = [&[6], &[0, 5, 2], &[7]];
-    for kv_dtype in [KvDType::F32, KvDType::F16] {
+    let caches = [KvDType::F32, KvDType::F16];
+    for (family, kv_dtype) in Family::ALL.into_iter().flat_map(|family| caches.map(|dtype| (family, dtype))) {
         let parts: Vec<Part<'_>> =
             texts.iter().zip(tables).map(|(text, table)| part(text, 0, table)).collect();
-        let together = Machine::new(&kernels(), kv_dtype).step(&parts);
+        let machine = || Machine::of(family, &kernels(), kv_dtype);
+        let together = machine().step(&parts);
         for (part, row) in parts.iter().zip(&together) {
             let other_blocks = part.table.iter().map(|block| (block + 3) % CACHE_BLOCKS as u32);
             let table: Vec<u32> = other_blocks.collect();
-            let alone = Machine::new(&kernels(), kv_dtype).step(&[Part { table: &table, ..*part }]);
-            assert_eq!(&alone[0], row, "{kv_dtype:?}, {} tokens", part.tokens.len());
+            let alone = machine().step(&[Part { table: &table, ..*part }]);
+            assert_eq!(&alone[0], row, "{family:?}, {kv_dtype:?}, {} tokens", part.tokens.len());
         }
     }
 }
@@ -120,6 +128,52 @@ fn steps_that_contradict_themselves_are_refused() {
     assert!(matches!(refusal(&|s| s.groups.clear()), StepError::Length { .. }));
     assert!(matches!(refusal(&|s| s.logits_at = vec![0; 9]), StepError::TooMany { .. }));
     assert!(matches!(StepInput::of(&[part(&text, 0, &[0])]), Err(StepError::ShortTable(0))));
+}
+
+/// Both kinds of checkpoint rotate the halves of Qwen3's heads, so that only names and settings differ.
+#[test]
+fn a_config_gives_the_model_that_metadata_give() {
+    let names = [
+        ("token_embd", "model.embed_tokens"),
+        ("output_norm", "model.norm"),
+        ("blk", "model.layers"),
+        ("attn_norm", "input_layernorm"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ];
+    let mut tiny = Tiny::of(Family::Qwen3);
+    for tensor in &mut tiny.header.tensors {
+        let parts = tensor.name.split('.').map(|part| {
+            names.iter().find(|(gguf, _)| *gguf == part).map_or(part, |(_, hugging_face)| *hugging_face)
+        });
+        tensor.name = parts.collect::<Vec<_>>().join(".");
+    }
+    let config = json!({"rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"},
+        "hidden_act": "silu", "use_sliding_window": false, "rope_scaling": null});
+    let tensors = Tensors::in_memory(tiny.bytes.clone(), &tiny.header).unwrap();
+    let request = LoadRequest {
+        geometry: &tiny.geometry,
+        description: Description::Config(&config),
+        tensors: &tensors,
+        device: DeviceClass::Cpu,
+        step_tokens: 40,
+        logit_rows: 1,
+    };
+    let loaded = load(&request, kernels(), &mut |_| ()).unwrap();
+    assert_eq!(loaded.weights, resident_bytes(&group(&tiny.header.tensors), DeviceClass::Cpu).unwrap());
+    let cache = Cache::new(loaded.model.cache_spec(), KvDType::F32, CACHE_BLOCKS).unwrap();
+    let mut machine = Machine { model: loaded.model, cache };
+    let text = tiny.tokens(40);
+    let step = [part(&text, 0, &[0, 1])];
+    assert_eq!(machine.step(&step), Machine::of(Family::Qwen3, &kernels(), KvDType::F32).step(&step));
 }
 
 /// Llama 3.1's GGUF files have them. They are planned like all weights, or the model would be past its plan.

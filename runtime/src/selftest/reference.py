@@ -11,7 +11,7 @@ import pathlib
 import struct
 import sys
 
-VOCABULARY, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 50, 64, 4, 2, 16, 96
+VOCABULARY, HIDDEN, HEADS, KV_HEADS, FFN = 50, 64, 4, 2, 96
 MASK = (1 << 64) - 1
 TOLERANCE = 2e-3
 
@@ -76,8 +76,8 @@ def quantized(x):
     return out
 
 
-def gain(random):
-    return [1 + 0.25 * random.number() for _ in range(HIDDEN)]
+def gain(random, width=HIDDEN):
+    return [1 + 0.25 * random.number() for _ in range(width)]
 
 
 def norm(x, weight):
@@ -85,26 +85,29 @@ def norm(x, weight):
     return [v / root * w for v, w in zip(x, weight)]
 
 
-def rotate(head, position):
-    out = []
-    for pair in range(HEAD_DIM // 2):
-        angle = position * 10000.0 ** (-2 * pair / HEAD_DIM)
-        a, b = head[2 * pair], head[2 * pair + 1]
-        out += [a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle)]
+def rotate(head, position, halves):
+    """Neighbours rotate together in GGUF files of Llama, the halves of a head in those of Qwen3."""
+    out, half = list(head), len(head) // 2
+    for pair in range(half):
+        angle = position * 10000.0 ** (-pair / half)
+        first, second = (pair, pair + half) if halves else (2 * pair, 2 * pair + 1)
+        a, b = head[first], head[second]
+        out[first] = a * math.cos(angle) - b * math.sin(angle)
+        out[second] = a * math.sin(angle) + b * math.cos(angle)
     return out
 
 
-def heads(x, n, position=None):
-    split = [x[i * HEAD_DIM : (i + 1) * HEAD_DIM] for i in range(n)]
-    return split if position is None else [rotate(head, position) for head in split]
+def split(x, n):
+    width = len(x) // n
+    return [x[i * width : (i + 1) * width] for i in range(n)]
 
 
 def attend(query, keys, values):
-    scores = [sum(q * k for q, k in zip(query, key)) / math.sqrt(HEAD_DIM) for key in keys]
+    scores = [sum(q * k for q, k in zip(query, key)) / math.sqrt(len(query)) for key in keys]
     largest = max(scores)
     weights = [math.exp(score - largest) for score in scores]
     total = sum(weights)
-    return [sum(w * value[i] for w, value in zip(weights, values)) / total for i in range(HEAD_DIM)]
+    return [sum(w * value[i] for w, value in zip(weights, values)) / total for i in range(len(query))]
 
 
 def stored(heads, cache):
@@ -113,13 +116,17 @@ def stored(heads, cache):
 
 
 class Layer:
-    def __init__(self, random, value, output):
-        q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    def __init__(self, random, family, value, output):
+        self.qwen3 = family == "qwen3"
+        head_dim = HIDDEN // HEADS * (2 if self.qwen3 else 1)
+        q, kv = HEADS * head_dim, KV_HEADS * head_dim
         self.attention_norm = gain(random)
         self.q = Linear(random, "Q4_1", q, HIDDEN)
         self.k = Linear(random, "Q8_0", kv, HIDDEN)
         self.v = Linear(random, value, kv, HIDDEN)
         self.o = Linear(random, output, HIDDEN, q)
+        if self.qwen3:
+            self.q_norm, self.k_norm = gain(random, head_dim), gain(random, head_dim)
         self.mlp_norm = gain(random)
         self.gate = Linear(random, "Q4_1", FFN, HIDDEN)
         self.up = Linear(random, "Q8_0", FFN, HIDDEN)
@@ -129,9 +136,13 @@ class Layer:
         keys, values, out = [], [], []
         for position, state in enumerate(states):
             x = norm(state, self.attention_norm)
-            queries = heads(self.q(x), HEADS, position)
-            keys.append(stored(heads(self.k(x), KV_HEADS, position), cache))
-            values.append(stored(heads(self.v(x), KV_HEADS), cache))
+            queries, key = split(self.q(x), HEADS), split(self.k(x), KV_HEADS)
+            if self.qwen3:
+                queries = [norm(head, self.q_norm) for head in queries]
+                key = [norm(head, self.k_norm) for head in key]
+            queries = [rotate(head, position, self.qwen3) for head in queries]
+            keys.append(stored([rotate(head, position, self.qwen3) for head in key], cache))
+            values.append(stored(split(self.v(x), KV_HEADS), cache))
             attended = []
             for head, query in enumerate(queries):
                 group = head // (HEADS // KV_HEADS)
@@ -143,10 +154,10 @@ class Layer:
         return out
 
 
-def main():
+def model(family):
     random = Random(0x5EED)
     embedding = Linear(random, "Q8_0", VOCABULARY, HIDDEN)
-    layers = [Layer(random, "F32", "Q4_1"), Layer(random, "F16", "BF16")]
+    layers = [Layer(random, family, "F32", "Q4_1"), Layer(random, family, "F16", "BF16")]
     output_norm = gain(random)
 
     def logits(cache, length, position):
@@ -156,8 +167,13 @@ def main():
             states = layer(states, cache)
         return embedding(norm(states[position], output_norm))
 
+    return logits
+
+
+def main():
     ends = [(4, 2), (33, 31), (4, 3), (41, 40), (33, 32)]
-    rows = [logits(cache, *end) for cache in ("f", "e") for end in ends]
+    models = [model(family) for family in ("llama", "qwen3")]
+    rows = [logits(cache, *end) for logits in models for cache in ("f", "e") for end in ends]
     golden = pathlib.Path(__file__).with_name("golden.txt").read_text().splitlines()
     worst = 0.0
     for row, line in zip(rows, golden, strict=True):

@@ -23,7 +23,7 @@ fn a_wrong_kernel_fails() {
 #[test]
 fn the_committed_logits_are_the_scalar_kernels() {
     let kernels = Arc::new(Kernels::new(Isa::scalar(), 1));
-    let found: Vec<f32> = CACHES.iter().flat_map(|kv_dtype| logits(&kernels, *kv_dtype).unwrap()).collect();
+    let found = all_logits(&kernels).unwrap();
     let lines: Vec<String> = found
         .chunks(tiny::VOCABULARY)
         .map(|row| row.iter().map(|logit| format!("{logit:.5}")).collect::<Vec<_>>().join(" ") + "\n")
@@ -32,7 +32,7 @@ fn the_committed_logits_are_the_scalar_kernels() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/selftest/golden.txt");
         std::fs::write(path, lines.concat()).unwrap();
     }
-    assert_eq!(found.len(), CACHES.len() * 5 * tiny::VOCABULARY);
+    assert_eq!(found.len(), Family::ALL.len() * CACHES.len() * 5 * tiny::VOCABULARY);
     assert!(found.iter().all(|logit| logit.is_finite()));
     let spread = found.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
     assert!(

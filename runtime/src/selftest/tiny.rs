@@ -1,4 +1,4 @@
-//! A two-layer llama made from a seed, with weights of several formats: the self-test's model, and the model tests'.
+//! Two-layer models made from a seed, with weights of several formats: the self-test's, and the model tests'.
 
 use std::sync::Arc;
 
@@ -23,7 +23,6 @@ const LAYERS: usize = 2;
 const HIDDEN: usize = 64;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
-const HEAD_DIM: usize = 16;
 const FFN: usize = 96;
 const STEP_TOKENS: usize = 128;
 const LOGIT_ROWS: usize = 8;
@@ -48,35 +47,49 @@ impl Default for Tiny {
 }
 
 impl Tiny {
-    /// Makes it. The same every time.
+    /// Makes a llama. The same every time.
     #[must_use]
     pub fn new() -> Self {
+        Self::of(Family::Llama)
+    }
+
+    /// Makes one of a family. The same every time.
+    #[must_use]
+    pub fn of(family: Family) -> Self {
         let mut maker = Maker { random: Random(0x5eed), tensors: Vec::new(), bytes: Vec::new() };
-        let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
+        let head_dim = match family {
+            Family::Llama => HIDDEN / HEADS,
+            Family::Qwen3 => 2 * HIDDEN / HEADS,
+        };
+        let (q, kv) = (HEADS * head_dim, KV_HEADS * head_dim);
         maker.matrix("token_embd", DType::Q8_0, VOCABULARY, HIDDEN);
         for layer in 0..LAYERS {
             let name = |tensor: &str| format!("blk.{layer}.{tensor}");
-            maker.gain(&name("attn_norm"));
+            maker.gain(&name("attn_norm"), HIDDEN);
             maker.matrix(&name("attn_q"), DType::Q4_1, q, HIDDEN);
             maker.matrix(&name("attn_k"), DType::Q8_0, kv, HIDDEN);
             // Every format has its turn.
             let (value, output) = [(DType::F32, DType::Q4_1), (DType::F16, DType::BF16)][layer];
             maker.matrix(&name("attn_v"), value, kv, HIDDEN);
             maker.matrix(&name("attn_output"), output, HIDDEN, q);
-            maker.gain(&name("ffn_norm"));
+            if family == Family::Qwen3 {
+                maker.gain(&name("attn_q_norm"), head_dim);
+                maker.gain(&name("attn_k_norm"), head_dim);
+            }
+            maker.gain(&name("ffn_norm"), HIDDEN);
             maker.matrix(&name("ffn_gate"), DType::Q4_1, FFN, HIDDEN);
             maker.matrix(&name("ffn_up"), DType::Q8_0, FFN, HIDDEN);
             maker.matrix(&name("ffn_down"), DType::Q4_1, HIDDEN, FFN);
         }
-        maker.gain("output_norm");
+        maker.gain("output_norm", HIDDEN);
         let group = LayerGroup {
             count: LAYERS as u32,
             attention: AttentionKind::Full,
             kv_heads: KV_HEADS as u32,
-            head_dim: HEAD_DIM as u32,
+            head_dim: head_dim as u32,
         };
         let geometry = ModelGeometry {
-            family: Family::Llama,
+            family,
             layers: vec![group],
             hidden: HIDDEN as u32,
             heads: HEADS as u32,
@@ -84,12 +97,11 @@ impl Tiny {
             vocab: VOCABULARY as u32,
             context_length: 128,
         };
-        let metadata = Metadata::from([
-            ("llama.rope.freq_base".to_owned(), Value::Float(10_000.0)),
-            ("llama.attention.layer_norm_rms_epsilon".to_owned(), Value::Float(1e-5)),
-        ]);
+        let settings = [("rope.freq_base", 10_000.0), ("attention.layer_norm_rms_epsilon", 1e-5)];
+        let metadata =
+            settings.map(|(name, value)| (format!("{}.{name}", family.name()), Value::Float(value)));
         let header = Header { metadata: Metadata::new(), tensors: maker.tensors };
-        Self { geometry, metadata, header, bytes: maker.bytes }
+        Self { geometry, metadata: metadata.into(), header, bytes: maker.bytes }
     }
 
     /// Loads it onto `kernels`.
@@ -178,13 +190,13 @@ impl Maker {
     }
 
     /// The gains of a norm, around one.
-    fn gain(&mut self, name: &str) {
+    fn gain(&mut self, name: &str, width: usize) {
         let start = self.bytes.len() as u64;
-        for _ in 0..HIDDEN {
+        for _ in 0..width {
             let number = 1.0 + 0.25 * self.random.number();
             self.bytes.extend(number.to_le_bytes());
         }
-        self.tensor(name, DType::F32, vec![HIDDEN as u64], start);
+        self.tensor(name, DType::F32, vec![width as u64], start);
     }
 
     fn half(&mut self, number: f32) {

@@ -5,6 +5,7 @@ use kernels::{Attention, Heads, Kernels, KeysValues, KeysValuesMut};
 
 use super::buffers::Views;
 use super::linear::Linear;
+use super::norm::HeadNorms;
 use super::rope::Rope;
 use super::{Context, floats, floats_mut};
 use crate::model::step::GroupInput;
@@ -16,6 +17,8 @@ pub struct SelfAttention {
     pub heads: Heads,
     /// Queries, keys and values, stacked.
     pub qkv: Linear,
+    /// Norms of the queries and keys of each head, where a family has them.
+    pub head_norms: Option<HeadNorms>,
     /// From the heads back to the hidden state.
     pub output: Linear,
 }
@@ -37,6 +40,9 @@ impl SelfAttention {
     ) -> Result<()> {
         let (arena, group) = arena;
         self.qkv.forward(context, &views.normed, &views.qkv)?;
+        if let Some(norms) = &self.head_norms {
+            norms.forward(context, self.heads, &views.qkv)?;
+        }
         rope.forward(context, self.heads, &views.qkv)?;
         let write = Write { kernels: context.kernels, heads: self.heads, slots: &group.slots };
         arena.inplace_op2(&views.qkv, &write)?;
