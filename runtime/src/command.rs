@@ -1,5 +1,6 @@
 //! The subcommands: arguments in, side effects and an exit out. One file each.
 
+pub mod bench;
 pub mod fetch;
 pub mod inspect;
 pub mod selftest;

@@ -6,9 +6,11 @@
 //!          Event{token|finished|error} ⇒ tokens::stream → JSON or SSE ⇒ client   (dropped receiver = cancel)
 //! fetch    URL ⇒ volume ⇒ manifest
 //! inspect  file ⇒ checkpoint → inspection
+//! bench    load → prompts, arrivals ⇒ server ⇒ times → report, plot   (any server of OpenAI's protocol)
 //! selftest seed → tiny model → logits → compared with the committed ones (`serve` does so too, before it loads)
 //! ```
 
+pub mod bench;
 pub mod checkpoint;
 pub mod command;
 pub mod config;

@@ -32,6 +32,7 @@ enum LogFormat {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(Box<command::bench::Args>),
     Fetch(command::fetch::Args),
     Inspect(command::inspect::Args),
     Selftest(command::selftest::Args),
@@ -66,6 +67,7 @@ fn run(command: &Command) -> Result<(), ExitReport> {
     let runtime = runtime.map_err(|e| exit::report(ExitReason::Internal, &e))?;
     let result = runtime.block_on(async {
         match command {
+            Command::Bench(args) => command::bench::run(args).await,
             Command::Fetch(args) => command::fetch::run(args).await,
             Command::Inspect(args) => command::inspect::run(args).await,
             Command::Selftest(args) => command::selftest::run(args),

@@ -93,7 +93,8 @@ fn config_json(config: &Json, head_dim: usize) -> Result<(f32, Rope), ModelError
             Json::Null => true,
             Json::String(text) => text == supported,
             Json::Number(number) => number.as_f64() == supported.parse().ok(),
-            other => other.to_string() == supported,
+            Json::Bool(value) => Some(*value) == supported.parse().ok(),
+            Json::Array(_) | Json::Object(_) => false,
         };
         if !standard {
             return Err(setting(name, &value.to_string(), supported));
