@@ -47,6 +47,14 @@ upgrade: setup-node tools model images ## Live models from another state (FROM=<
 faults: setup tools ## Kill the operator at each of its writes, fail its API server; target/reports/faults.json
 	@deploy/faults.sh
 
+.PHONY: bench
+bench: setup-bench model ## Measure the runtime beside llama.cpp and mistral.rs (an hour or two); target/reports/bench.json
+	@deploy/bench.sh bench
+
+.PHONY: soak
+soak: setup model ## Ten minutes of everything that clients do; target/reports/soak.json
+	@deploy/bench.sh soak
+
 .PHONY: oracle-smollm2
 oracle-smollm2: setup model ## What SmolLM2 answers here against what llama.cpp says, into target/reports
 	@cargo test --quiet --locked --workspace --test oracle -- --nocapture --test-threads 1
@@ -60,7 +68,9 @@ setup: ## Install the Debian packages that are missing
 	@deploy/setup.sh
 
 # What is wanting to go on is said before anything is built: root for a node, settings for somebody's cluster.
-.PHONY: setup-node setup-demo
+.PHONY: setup-node setup-demo setup-bench
+setup-bench:
+	@deploy/setup.sh bench
 setup-node:
 	@deploy/setup.sh root
 setup-demo:

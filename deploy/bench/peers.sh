@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Puts the servers that `make bench` compares the runtime with into the cache, and says in versions.json what they are.
+# llama.cpp is built from the source that llama-cpp-python carries, for this machine's CPU; mistral.rs is a wheel.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+readonly LLAMA=0.3.36 MISTRALRS=0.9.5
+readonly CACHE=${LLMFLEET_CACHE:-$HOME/.cache/llm-fleet}
+readonly PEERS=$CACHE/peers
+readonly FLAGS=(-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF
+    -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF)
+# Of the same sources and flags, what is there is right.
+readonly STAMP="llama-cpp-python $LLAMA ${FLAGS[*]} mistralrs $MISTRALRS"
+
+if [ "$(cat "$PEERS/stamp" 2>/dev/null)" = "$STAMP" ]; then
+    echo "bench: the peers are in $PEERS"
+    exit 0
+fi
+mkdir -p "$PEERS"
+exec 9<"$PEERS"
+flock 9
+
+llama() {
+    local build=$PEERS/build source
+    rm -rf "$build"
+    mkdir -p "$build"
+    echo "bench: fetching llama-cpp-python $LLAMA" >&2
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps \
+        --no-binary llama-cpp-python --dest "$build" "llama-cpp-python==$LLAMA"
+    tar -xzf "$build"/llama_cpp_python-*.tar.gz -C "$build"
+    source=$(echo "$build"/llama_cpp_python-*/vendor/llama.cpp)
+    echo "bench: building llama-server, once; this takes minutes" >&2
+    cmake -S "$source" -B "$build/out" "${FLAGS[@]}" >"$build/log" 2>&1 &&
+        cmake --build "$build/out" --target llama-server --parallel "$(nproc)" >>"$build/log" 2>&1 ||
+        { tail -30 "$build/log" >&2; exit 1; }
+    install -m 0755 "$build/out/bin/llama-server" "$PEERS/llama-server"
+    rm -rf "$build"
+}
+
+mistralrs() {
+    echo "bench: fetching mistralrs $MISTRALRS" >&2
+    rm -rf "$PEERS/mistralrs"
+    python3 -m venv "$PEERS/mistralrs"
+    "$PEERS/mistralrs/bin/python" -m pip install --quiet --disable-pip-version-check "mistralrs==$MISTRALRS"
+}
+
+[ -x "$PEERS/llama-server" ] || llama
+mistralrs
+python3 - "$PEERS" "$LLAMA" "$MISTRALRS" "${FLAGS[*]}" <<'PYTHON'
+import json, pathlib, subprocess, sys
+peers, llama, mistralrs, flags = sys.argv[1:]
+run = subprocess.run([f"{peers}/llama-server", "--version"], capture_output=True, text=True, check=True)
+says = " ".join((run.stdout + run.stderr).split())
+versions = {"llamacpp": {"llama-cpp-python": llama, "says": says, "cmake": flags}, "mistralrs": {"wheel": mistralrs}}
+pathlib.Path(peers, "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+PYTHON
+echo "$STAMP" >"$PEERS/stamp"
+echo "bench: the peers are in $PEERS"
