@@ -192,16 +192,18 @@ class Soak:
             fresh = {"model": "bench", "prompt": text(chance, chance.randrange(1, 300)), "max_tokens": 40}
             self.count([200], post(self.port, "/v1/completions", fresh).status)
 
+    def visit(self, chance):
+        try:
+            self.ask(chance)
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            with self.lock:
+                self.requests += 1
+                self.unexpected[f"unexpected {type(error).__name__}"] += 1
+
     def client(self, seed, until):
         chance = random.Random(seed)
         while time.monotonic() < until:
-            try:
-                self.ask(chance)
-            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-                with self.lock:
-                    self.requests += 1
-                    self.unexpected[f"unexpected {type(error).__name__}"] += 1
-                time.sleep(0.1)
+            self.visit(chance)
 
     def storm(self):
         until = time.monotonic() + SECONDS
@@ -210,10 +212,8 @@ class Soak:
             client.start()
         while time.monotonic() < until:
             time.sleep(min(BURST_SECONDS, max(until - time.monotonic(), 0)))
-            crowd = [
-                threading.Thread(target=self.client, args=(f"{self.requests} {index}", time.monotonic() + 0.01))
-                for index in range(BURST)
-            ]
+            seeds = (f"{self.requests} {index}" for index in range(BURST))
+            crowd = [threading.Thread(target=self.visit, args=(random.Random(seed),)) for seed in seeds]
             for client in crowd:
                 client.start()
             for client in crowd:
