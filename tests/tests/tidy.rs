@@ -116,6 +116,11 @@ const PURITY: &[Purity] = &[
         ],
     },
     Purity {
+        within: &["runtime/src/bench/"],
+        except: &["runtime/src/bench/client", "runtime/src/bench/tests"],
+        names: SHELL,
+    },
+    Purity {
         within: &["runtime/src/http"],
         except: &[],
         names: &["candle_core", "kernels", "Tensor", "crate::model", "scheduler", "block_pool"],
