@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod fetch;
 pub mod inspect;
+pub mod pack;
 pub mod selftest;
 pub mod serve;
 

@@ -26,6 +26,7 @@ pub mod load;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod packing;
 pub mod progress;
 pub mod request;
 pub mod selftest;

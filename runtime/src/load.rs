@@ -27,6 +27,7 @@ use crate::fetch::read_manifest;
 use crate::http::Serving;
 use crate::model::family::{Description, LoadRequest, ModelError};
 use crate::model::{Cache, Model};
+use crate::packing;
 use crate::progress::Tracker;
 use crate::selftest;
 use crate::tokens::Tokens;
@@ -156,6 +157,7 @@ fn weights(
     let total = checkpoint.header.tensors.iter().map(|t| Bytes(t.range.end - t.range.start));
     progress.expect_bytes(Bytes::sum(total).map_err(|e| report(ExitReason::WeightsCorrupt, &e))?);
     let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
+    let tensors = tensors.with_packed(packing::find(checkpoint));
     let request = request(checkpoint, &tensors, settings.config.device, settings.concurrency);
     let loaded = crate::model::load(&request, kernels, &mut |bytes| progress.add_bytes(bytes));
     let loaded = loaded.map_err(|e| model_report(&e))?;

@@ -35,6 +35,7 @@ enum Command {
     Bench(Box<command::bench::Args>),
     Fetch(command::fetch::Args),
     Inspect(command::inspect::Args),
+    Pack(command::pack::Args),
     Selftest(command::selftest::Args),
     Serve(Box<runtime::config::Args>),
 }
@@ -70,6 +71,7 @@ fn run(command: &Command) -> Result<(), ExitReport> {
             Command::Bench(args) => command::bench::run(args).await,
             Command::Fetch(args) => command::fetch::run(args).await,
             Command::Inspect(args) => command::inspect::run(args).await,
+            Command::Pack(args) => command::pack::run(args).await,
             Command::Selftest(args) => command::selftest::run(args),
             Command::Serve(args) => command::serve::run(args).await,
         }

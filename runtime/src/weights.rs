@@ -4,6 +4,7 @@
 //! family asks for, or an error that names the tensor. It must not know what a tensor is for.
 
 pub mod load;
+pub mod packed;
 pub mod widen;
 
 use std::collections::BTreeMap;
@@ -15,12 +16,14 @@ use contract::header::{Header, TensorInfo};
 use memmap2::Mmap;
 
 pub use load::{LoadError, Loader};
+use packed::Packed;
 
 /// Tensors by name, with their bytes.
 #[derive(Debug)]
 pub struct Tensors {
     bytes: Source,
     index: BTreeMap<String, TensorInfo>,
+    packed: Option<Packed>,
 }
 
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl Tensors {
 
     fn checked(bytes: Source, header: &Header) -> Result<Self, MapError> {
         let index = header.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.clone())).collect();
-        let tensors = Self { bytes, index };
+        let tensors = Self { bytes, index, packed: None };
         let length = tensors.bytes().len() as u64;
         let contradicts = |tensor: &&TensorInfo| {
             let found = tensor.range.end.checked_sub(tensor.range.start);
@@ -74,6 +77,18 @@ impl Tensors {
             Some(tensor) => Err(MapError::Contradiction(tensor.name.clone())),
             None => Ok(tensors),
         }
+    }
+
+    /// The same, with the packed form of some of them.
+    #[must_use]
+    pub fn with_packed(self, packed: Option<Packed>) -> Self {
+        Self { packed, ..self }
+    }
+
+    /// The packed form, where there is one.
+    #[must_use]
+    pub const fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref()
     }
 
     /// The names, in order.

@@ -9,6 +9,9 @@
 //! | Q8_0 | 32 | 16·34 | 16 scales (f16); then for g in 0..8, 16 rows × 4 bytes: columns 4g.., plus 128 |
 //! | F32, F16, BF16 | 1 | 16·4, 16·2 | 16 numbers, little endian |
 
+/// Version of the packed layout: packed bytes of another one are something else.
+pub const LAYOUT: u32 = 1;
+
 /// Output rows of a packed tile.
 pub const TILE: usize = 16;
 

@@ -31,7 +31,7 @@ use pool::ThreadPool;
 pub use attention::{
     Attention, BlockTables, CACHE_BLOCK, Heads, KeysValues, KeysValuesMut, TokenTile, token_tiles,
 };
-pub use format::{Format, Packed, TILE};
+pub use format::{Format, LAYOUT, Packed, TILE};
 pub use isa::Isa;
 pub use norm::HeadNorm;
 pub use pack::{PackError, Source};

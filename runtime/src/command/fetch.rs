@@ -14,6 +14,7 @@ use crate::fetch::{Options, fetch};
 use crate::http::admin::progress_routes;
 use crate::inspect::{InspectError, inspect_fetched};
 use crate::load::check;
+use crate::packing;
 use crate::progress::Tracker;
 
 /// Fetches the files of a checkpoint, verifies them, and publishes all of them or none.
@@ -45,11 +46,30 @@ pub async fn run(args: &Args) -> Result<(), ExitReport> {
         }
         inspect_fetched(&checkpoint, manifest).map_err(ExitReport::from)
     });
+    let fetched = async {
+        let inspection = fetched.await?;
+        pack(args.output.clone()).await;
+        Ok(inspection)
+    };
     match until_terminated(fetched).await? {
         Some(inspection) => print(&inspection, args.line),
         None => {
             let message = "the fetch was asked to stop before it was done".to_owned();
             Err(ExitReport { reason: ExitReason::SourceUnavailable, message })
+        }
+    }
+}
+
+/// Packs what was fetched, if the volume has room. Whoever serves does without, so it is no failure.
+async fn pack(folder: PathBuf) {
+    let packed = tokio::task::spawn_blocking(move || {
+        let checkpoint = Checkpoint::open(&folder).map_err(|error| exit::chain(&error))?;
+        packing::keep(&checkpoint).map_err(|error| exit::chain(&error))
+    });
+    match packed.await.expect("packing does not panic and is not aborted") {
+        Ok(made) => tracing::info!(made, "packed weights lie beside the files"),
+        Err(error) => {
+            tracing::warn!(error, "weights are not packed: each start packs them, which takes longer")
         }
     }
 }

@@ -14,6 +14,8 @@ use contract::exit::ExitReason;
 use contract::fetch::FetchSpec;
 use contract::manifest::{MANIFEST_FILE, Manifest};
 
+use crate::weights::packed::is_packed;
+
 /// Name of the hidden folder; one name, so that a killed run's leftovers are found.
 const STAGING: &str = ".llmfleet-partial";
 
@@ -156,6 +158,9 @@ impl Staging<'_> {
             let folder = File::open(parent).and_then(|f| f.sync_all());
             folder.map_err(VolumeError::io("sync", parent))?;
         }
+        for packed in names(root).filter(|name| is_packed(name)) {
+            remove(&root.join(packed))?;
+        }
         let kept = |path: &String| manifest.files.iter().any(|f| f.path == *path);
         for file in old.into_iter().flat_map(|m| m.files).filter(|f| !kept(&f.path)) {
             remove(&root.join(&file.path))?;
@@ -188,6 +193,12 @@ impl Drop for Staging<'_> {
 /// The manifest of a folder, if it has one that can be read.
 pub fn read_manifest(root: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(root.join(MANIFEST_FILE)).ok()?).ok()
+}
+
+/// Names in a folder.
+fn names(root: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
 fn remove(path: &Path) -> Result<(), VolumeError> {

@@ -8,13 +8,14 @@ use contract::device::DeviceClass;
 use contract::resident::{ROW_TILE, ResidentError, resident};
 use kernels::{Format, Kernels, PackError, Source};
 
+use super::packed::PackedBytes;
 use super::{MapError, Tensors, widen::widen};
 use crate::model::part::linear::PackedWeight;
 
 const _: () = assert!(kernels::TILE as u64 == ROW_TILE, "the plan pads rows as the kernels do");
 
-/// Rows that are unpacked at a time; a multiple of the packed tile.
-const WIDENED_ROWS: usize = 1024;
+/// Rows that are packed at a time.
+const PART_ROWS: usize = 64 * kernels::TILE;
 
 /// Why a tensor cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,37 +100,23 @@ impl<'a> Loader<'a> {
         self.tensors.get(name).is_some()
     }
 
-    /// Loads the matrix `name` with exactly this shape.
+    /// Loads the matrix `name` with exactly this shape: from the file of packed weights, if there is one that has it.
     ///
     /// # Errors
     /// Where it is missing, has another shape, or a type or shape without a lossless form.
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedWeight, LoadError> {
-        let shape = [rows as u64, columns as u64];
-        let (dtype, source) = self.take(name, &shape)?;
-        let unsuitable = |source| LoadError::Resident { name: name.to_owned(), source };
-        let kept = resident(dtype, &shape, self.device).map_err(unsuitable)?;
-        let format = format(kept.dtype).ok_or_else(|| unsuitable(ResidentError::Unsupported(kept.dtype)))?;
+        let (_, source) = self.take(name, &[rows as u64, columns as u64])?;
+        let matrix = Matrix::of(self.tensors, name, self.device)?;
+        let format = matrix.format;
         let Some(kernels) = self.kernels else {
-            return Ok(PackedWeight { format, rows, columns, bytes: Vec::new() });
+            return Ok(PackedWeight { format, rows, columns, bytes: PackedBytes::Owned(Vec::new()) });
         };
-        let mut bytes = vec![0; kept.bytes.0 as usize];
-        let pack = |source: Source<'_>, out: &mut [u8]| {
-            let packed = kernels.pack(source, out).map(|_| ());
-            packed.map_err(|source| LoadError::Pack { name: name.to_owned(), source })
+        let bytes = match self.tensors.packed().and_then(|packed| packed.get(name, matrix.kept, matrix.bytes))
+        {
+            Some(mapped) => mapped,
+            None => PackedBytes::Owned(matrix.packed(kernels)?),
         };
-        if kept.dtype == dtype {
-            pack(Source { format, rows, columns, bytes: source }, &mut bytes)?;
-        } else {
-            let row_bytes = source.len() / rows;
-            let packed_rows = bytes.chunks_mut(WIDENED_ROWS * columns * size_of::<f32>());
-            for (source, out) in source.chunks(WIDENED_ROWS * row_bytes).zip(packed_rows) {
-                let wide: Vec<u8> =
-                    self.widened(name, dtype, source)?.into_iter().flat_map(f32::to_le_bytes).collect();
-                let rows = source.len() / row_bytes;
-                pack(Source { format, rows, columns, bytes: &wide }, out)?;
-            }
-        }
-        self.resident += kept.bytes.0;
+        self.resident += matrix.bytes.0;
         (self.progress)(source.len() as u64);
         Ok(PackedWeight { format, rows, columns, bytes })
     }
@@ -140,7 +127,7 @@ impl<'a> Loader<'a> {
     /// Where it is missing, has another shape, or contains what is no number.
     pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, LoadError> {
         let (dtype, source) = self.take(name, &[length as u64])?;
-        let numbers = self.widened(name, dtype, source)?;
+        let numbers = widened(name, dtype, source)?;
         if numbers.iter().any(|number| !number.is_finite()) {
             return Err(LoadError::NotFinite(name.to_owned()));
         }
@@ -169,13 +156,92 @@ impl<'a> Loader<'a> {
         self.taken.insert(&info.name);
         Ok((info.dtype, bytes))
     }
+}
 
-    fn widened(&self, name: &str, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
-        let wide =
-            widen(dtype, bytes).map_err(|source| LoadError::Widen { name: name.to_owned(), source })?;
-        let source = ResidentError::Unsupported(dtype);
-        wide.ok_or_else(|| LoadError::Resident { name: name.to_owned(), source })
+/// A matrix of a checkpoint, and the form in which it is kept.
+pub(super) struct Matrix<'a> {
+    name: &'a str,
+    dtype: DType,
+    source: &'a [u8],
+    rows: usize,
+    columns: usize,
+    /// What it becomes.
+    format: Format,
+    kept: DType,
+    bytes: Bytes,
+}
+
+impl<'a> Matrix<'a> {
+    /// A tensor of two dimensions and of a type that can be kept.
+    pub(super) fn of(tensors: &'a Tensors, name: &str, device: DeviceClass) -> Result<Self, LoadError> {
+        let (info, source) = tensors.get(name).ok_or_else(|| LoadError::Missing(name.to_owned()))?;
+        let unsuitable = |source| LoadError::Resident { name: name.to_owned(), source };
+        let kept = resident(info.dtype, &info.shape, device).map_err(unsuitable)?;
+        let format = format(kept.dtype).ok_or_else(|| unsuitable(ResidentError::Unsupported(kept.dtype)))?;
+        let &[rows, columns] = info.shape.as_slice() else {
+            let (found, needed) = (info.shape.clone(), Vec::new());
+            return Err(LoadError::Shape { name: name.to_owned(), found, needed });
+        };
+        let (rows, columns) = (rows as usize, columns as usize);
+        let (name, dtype, kept, bytes) = (&*info.name, info.dtype, kept.dtype, kept.bytes);
+        Ok(Self { name, dtype, source, rows, columns, format, kept, bytes })
     }
+
+    pub(super) const fn name(&self) -> &'a str {
+        self.name
+    }
+
+    pub(super) const fn kept(&self) -> DType {
+        self.kept
+    }
+
+    /// Its packed form, in memory.
+    fn packed(&self, kernels: &Kernels) -> Result<Vec<u8>, LoadError> {
+        let mut bytes = vec![0; self.bytes.0 as usize];
+        for (index, part) in bytes.chunks_mut(self.part_bytes()).enumerate() {
+            self.pack_part(kernels, index, part)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Gives its packed form part by part, so that there is never more than one in memory.
+    pub(super) fn pack(&self, kernels: &Kernels, to: &mut dyn FnMut(&[u8])) -> Result<(), LoadError> {
+        let mut part = vec![0; self.part_bytes().min(self.bytes.0 as usize)];
+        for index in 0..self.rows.div_ceil(PART_ROWS) {
+            let left = self.bytes.0 as usize - index * self.part_bytes();
+            let part = &mut part[..left.min(self.part_bytes())];
+            self.pack_part(kernels, index, part)?;
+            to(part);
+        }
+        Ok(())
+    }
+
+    fn part_bytes(&self) -> usize {
+        let padded_rows = self.rows.next_multiple_of(kernels::TILE);
+        self.bytes.0 as usize / padded_rows * PART_ROWS
+    }
+
+    fn pack_part(&self, kernels: &Kernels, index: usize, out: &mut [u8]) -> Result<(), LoadError> {
+        let row_bytes = self.source.len() / self.rows;
+        let (first, last) = (index * PART_ROWS, self.rows.min((index + 1) * PART_ROWS));
+        let bytes = &self.source[first * row_bytes..last * row_bytes];
+        let wide: Vec<u8>;
+        let bytes = if self.kept == self.dtype {
+            bytes
+        } else {
+            wide = widened(self.name, self.dtype, bytes)?.into_iter().flat_map(f32::to_le_bytes).collect();
+            &wide
+        };
+        let source = Source { format: self.format, rows: last - first, columns: self.columns, bytes };
+        let packed = kernels.pack(source, out).map(|_| ());
+        packed.map_err(|source| LoadError::Pack { name: self.name.to_owned(), source })
+    }
+}
+
+fn widened(name: &str, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
+    let wide = widen(dtype, bytes).map_err(|source| LoadError::Widen { name: name.to_owned(), source })?;
+    let source = ResidentError::Unsupported(dtype);
+    wide.ok_or_else(|| LoadError::Resident { name: name.to_owned(), source })
 }
 
 fn format(dtype: DType) -> Option<Format> {

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use kernels::{Format, Kernels, Packed};
 
 use super::{Context, floats, floats_mut};
+use crate::weights::packed::PackedBytes;
 
 /// Most projections that are stacked: queries, keys and values.
 const MAX_STACKED: usize = 3;
@@ -18,7 +19,7 @@ pub struct PackedWeight {
     /// Input features.
     pub columns: usize,
     /// The tiles, as `kernels` packed them.
-    pub bytes: Vec<u8>,
+    pub bytes: PackedBytes,
 }
 
 impl PackedWeight {
