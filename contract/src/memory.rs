@@ -102,7 +102,7 @@ pub fn plan(
         weights: resident_bytes(tensors, device).map_err(PlanError::Weights)?,
         kv_cache: block_bytes(geometry, capacity.kv_dtype)?.times(n_blocks(capacity)?)?,
         activations: activations(geometry, capacity)?,
-        runtime: device.runtime_constant(),
+        runtime: device.runtime_bytes(geometry.vocab)?,
         reserve: Bytes::ZERO,
     };
     plan.reserve = Bytes(plan.total()?.0 / RESERVE_DIVISOR);

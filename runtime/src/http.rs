@@ -60,17 +60,10 @@ pub struct Serving {
     pub planned: MemoryPlan,
     /// What was allocated, but for the runtime itself, which is measured when asked.
     pub allocated: MemoryPlan,
+    /// Bytes of the weights that are mapped from a file of packed weights.
+    pub mapped: Bytes,
     /// Whether the device is a simulated one.
     pub simulated: bool,
-}
-
-impl Serving {
-    /// Bytes of the cache that have ever been written; the rest is only promised by the kernel.
-    fn cache_touched(&self) -> Bytes {
-        let Load { blocks_touched, blocks, .. } = self.engine.load();
-        let bytes = u128::from(self.allocated.kv_cache.0) * u128::from(blocks_touched);
-        Bytes(u64::try_from(bytes / u128::from(blocks.max(1))).unwrap_or(u64::MAX))
-    }
 }
 
 impl App {

@@ -32,6 +32,7 @@ use crate::progress::Tracker;
 use crate::selftest;
 use crate::tokens::Tokens;
 use crate::weights::load::LoadError;
+use crate::weights::packed::Packed;
 use crate::weights::{MapError, Tensors};
 
 /// Loads everything onto the kernels of `isa`. Phases and bytes go to `progress`.
@@ -57,7 +58,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     tracing::info!(threads, isa = isa.name(), "the self-test has passed");
 
     progress.enter(Phase::Loading);
-    let (mut model, mut allocated) = weights(&checkpoint, kernels, settings, progress)?;
+    let (mut model, mut allocated, mapped) = weights(&checkpoint, kernels, settings, progress)?;
     let cache = Cache::new(model.cache_spec(), capacity.kv_dtype, blocks as usize);
     let mut cache = cache.map_err(|e| report(ExitReason::DeviceMemoryTaken, &e))?;
     allocated.kv_cache = cache.bytes();
@@ -73,7 +74,10 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     };
     let (worker, engine) = Worker::new(model, cache, limits);
     let simulated = settings.simulated.is_some();
-    Ok((worker, Serving { tokens: Arc::new(tokens), engine, planned: fit.plan, allocated, simulated }))
+    Ok((
+        worker,
+        Serving { tokens: Arc::new(tokens), engine, planned: fit.plan, allocated, mapped, simulated },
+    ))
 }
 
 /// The volume says what it holds, if a fetch job filled it.
@@ -153,7 +157,7 @@ fn weights(
     kernels: Arc<Kernels>,
     settings: &Settings,
     progress: &Tracker,
-) -> Result<(Box<dyn Model>, MemoryPlan), ExitReport> {
+) -> Result<(Box<dyn Model>, MemoryPlan, Bytes), ExitReport> {
     let total = checkpoint.header.tensors.iter().map(|t| Bytes(t.range.end - t.range.start));
     progress.expect_bytes(Bytes::sum(total).map_err(|e| report(ExitReason::WeightsCorrupt, &e))?);
     let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
@@ -163,7 +167,8 @@ fn weights(
     let loaded = loaded.map_err(|e| model_report(&e))?;
     let allocated =
         MemoryPlan { weights: loaded.weights, activations: loaded.activations, ..MemoryPlan::default() };
-    Ok((loaded.model, allocated))
+    let mapped = tensors.packed().map_or(Bytes::ZERO, Packed::used);
+    Ok((loaded.model, allocated, mapped))
 }
 
 fn map_report(error: &MapError) -> ExitReport {

@@ -4,9 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+#[path = "shared/model_file.rs"]
+mod model_file;
+#[path = "shared/server.rs"]
+mod server;
+
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -26,126 +30,31 @@ use runtime::progress::Tracker;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+use model_file::model_file;
+use server::{Server, program};
+
 const QUESTION: &str = "What does HTTP stand for?";
 const ANSWER: &str = "HTTP stands for Hypertext Transfer Protocol";
 const TERMINATION_LOG: &str = "LLMFLEET_TERMINATION_LOG";
-
-fn model() -> PathBuf {
-    let cache = std::env::var_os("LLMFLEET_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").expect("HOME or LLMFLEET_CACHE is set"))
-            .join(".cache/llm-fleet")
-    });
-    let path = cache.join("models").join(MODEL);
-    assert!(path.is_file(), "{} is missing: run `make model`", path.display());
-    path
-}
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-fleet-runtime"));
-    command.args([
-        "--log-format",
-        "json",
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-    ]);
-    command.stderr(Stdio::piped());
-    command
-}
-
-/// A serving process. Dropping it kills it.
-struct Server {
-    child: Child,
-    api: String,
-    admin: String,
-    client: reqwest::Client,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    /// Starts the program and waits until it is ready.
-    async fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let (api, admin) = loop {
-            line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the program ended before it listened");
-            let Ok(entry) = serde_json::from_str::<Value>(&line) else { panic!("not a log line: {line}") };
-            let fields = &entry["fields"];
-            if let (Some(api), Some(admin)) = (fields["api"].as_str(), fields["admin"].as_str()) {
-                break (format!("http://{api}"), format!("http://{admin}"));
-            }
-        };
-        // Whoever does not read a pipe stops the one who writes to it.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
-        let server = Self { child, api, admin, client };
-        let began = Instant::now();
-        while server.get("/readyz").await.0 != 200 {
-            assert!(began.elapsed() < Duration::from_secs(120), "the program does not become ready");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        server
-    }
-
-    async fn smollm2() -> Self {
-        let mut command = program();
-        command.args(["--served-name", "smollm2", "--context-length", "2048", "--model"]).arg(model());
-        Self::start(&mut command).await
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let response = self.client.get(format!("{}{path}", self.admin)).send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    fn post(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
-        self.client.post(format!("{}{path}", self.api)).body(body.to_string())
-    }
-
-    async fn chat(&self, content: &str, extra: Value) -> Value {
-        let response = self.post("/v1/chat/completions", &chat(content, extra)).send().await.unwrap();
-        let (status, text) = (response.status(), response.text().await.unwrap());
-        assert_eq!(status.as_u16(), 200, "{text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn signal(&self, signal: libc::c_int) {
-        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
-        // SAFETY: the child has not been waited for, so its number is still its own.
-        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
-    }
-
-    async fn exit(&mut self, within: Duration) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(began.elapsed() < within, "the program does not exit");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
 
 fn chat(content: &str, extra: Value) -> Value {
     let message = json!({ "role": "user", "content": content });
     let mut body = json!({ "model": "smollm2", "messages": [message], "temperature": 0, "max_tokens": 40 });
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     body
+}
+
+async fn smollm2() -> Server {
+    let mut command = program();
+    command.args(["--served-name", "smollm2", "--context-length", "2048", "--model"]).arg(model_file());
+    Server::start(&mut command).await
+}
+
+async fn ask(server: &Server, content: &str, extra: Value) -> Value {
+    let response = server.post("/v1/chat/completions", &chat(content, extra)).send().await.unwrap();
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert_eq!(status.as_u16(), 200, "{text}");
+    serde_json::from_str(&text).unwrap()
 }
 
 fn content(answer: &Value) -> &str {
@@ -163,8 +72,8 @@ fn read_stream(text: &str) -> (String, Vec<Value>) {
 
 #[tokio::test]
 async fn the_real_model_answers() {
-    let server = Server::smollm2().await;
-    let whole = server.chat(QUESTION, json!({})).await;
+    let server = smollm2().await;
+    let whole = ask(&server, QUESTION, json!({})).await;
     assert!(content(&whole).starts_with(ANSWER), "{whole}");
     let usage = &whole["usage"];
     assert!(usage["prompt_tokens"].as_u64().is_some_and(|n| (20..60).contains(&n)), "{usage}");
@@ -180,15 +89,15 @@ async fn the_real_model_answers() {
     assert_eq!(chunks.last().unwrap()["usage"], again);
     assert!(chunks.len() > 8, "the answer came in pieces");
 
-    let stopped = server.chat(QUESTION, json!({"stop": ["Transfer Prot"]})).await;
+    let stopped = ask(&server, QUESTION, json!({"stop": ["Transfer Prot"]})).await;
     assert_eq!(content(&stopped), "HTTP stands for Hypertext ");
     assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
 
     let warm = |seed: u64| json!({"temperature": 1.0, "top_p": 0.95, "seed": seed});
     let sea = "Write one sentence about the sea.";
-    let (first, second) = (server.chat(sea, warm(7)).await, server.chat(sea, warm(7)).await);
+    let (first, second) = (ask(&server, sea, warm(7)).await, ask(&server, sea, warm(7)).await);
     assert_eq!(content(&first), content(&second));
-    assert_ne!(content(&first), content(&server.chat(sea, warm(8)).await));
+    assert_ne!(content(&first), content(&ask(&server, sea, warm(8)).await));
 
     let body =
         json!({"model": "smollm2", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 3});
@@ -200,14 +109,14 @@ async fn the_real_model_answers() {
 
 #[tokio::test]
 async fn many_at_once_get_what_each_would_get_alone() {
-    let server = Server::smollm2().await;
+    let server = smollm2().await;
     let questions =
         [QUESTION, "Name three colours.", "What is two plus two?", "Write one sentence about the sea."];
     let mut alone = Vec::new();
     for question in questions {
-        alone.push(content(&server.chat(question, json!({})).await).to_owned());
+        alone.push(content(&ask(&server, question, json!({})).await).to_owned());
     }
-    let together = futures::future::join_all(questions.map(|q| server.chat(q, json!({})))).await;
+    let together = futures::future::join_all(questions.map(|q| ask(&server, q, json!({})))).await;
     assert_eq!(together.iter().map(content).collect::<Vec<_>>(), alone);
     let metrics = server.get("/metrics").await.1;
     let finished = metrics.lines().filter(|l| l.starts_with("vllm:request_success_total"));
@@ -227,7 +136,7 @@ async fn a_stream_in_flight_outlives_the_request_to_stop() {
     let config = RuntimeConfig {
         version: CONFIG_VERSION,
         served_name: "smollm2".into(),
-        model_path: model().to_str().unwrap().into(),
+        model_path: model_file().to_str().unwrap().into(),
         digest: None,
         device: DeviceClass::Cpu,
         context_length: Some(2048),
@@ -248,7 +157,7 @@ async fn a_stream_in_flight_outlives_the_request_to_stop() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // Whoever has not heard of it yet is still served.
-    assert!(content(&server.chat(QUESTION, json!({})).await).starts_with("HTTP"));
+    assert!(content(&ask(&server, QUESTION, json!({})).await).starts_with("HTTP"));
     while let Some(chunk) = response.chunk().await.unwrap() {
         text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
@@ -265,7 +174,7 @@ struct Serve {
 
 #[tokio::test]
 async fn a_wrong_kernel_keeps_the_pod_unready() {
-    let model = model();
+    let model = model_file();
     let arguments = ["serve", "--context-length", "512", "--model", model.to_str().unwrap()];
     let settings = Settings::new(&Serve::parse_from(arguments).args, None).unwrap();
     let app = App::new("smollm2", Tracker::default());
@@ -303,7 +212,7 @@ fn last_words(path: &Path, extra: &[&str]) -> ExitReport {
 
 #[test]
 fn what_cannot_be_served_says_so_and_exits() {
-    let real = std::fs::read(model()).unwrap();
+    let real = std::fs::read(model_file()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -329,9 +238,9 @@ fn what_cannot_be_served_says_so_and_exits() {
         missing.message
     );
 
-    let small = last_words(&model(), &["--budget", "100Mi"]);
+    let small = last_words(&model_file(), &["--budget", "100Mi"]);
     assert_eq!(small.reason, ExitReason::BudgetTooSmall);
     assert!(small.message.contains("the budget of 100.00 MiB is too small"), "{}", small.message);
-    let taken = last_words(&model(), &["--simulated-device", "1Gi"]);
+    let taken = last_words(&model_file(), &["--simulated-device", "1Gi"]);
     assert_eq!(taken.reason, ExitReason::DeviceMemoryTaken, "{}", taken.message);
 }

@@ -94,10 +94,13 @@ async fn drained(
     }
 }
 
-/// What was allocated, and for the runtime itself what the process takes beyond that.
+/// What was allocated, and for the runtime itself what the process takes beyond that. Packed weights that are mapped
+/// count as weights, and other pages of files do not count: they can be dropped at any time.
 fn measured(serving: &Serving) -> MemoryPlan {
-    let allocated = serving.allocated;
-    let ours = [allocated.weights, allocated.activations, serving.cache_touched()];
+    let Serving { allocated, mapped, .. } = *serving;
+    let ours = [allocated.weights, allocated.activations, allocated.kv_cache];
     let known = ours.into_iter().fold(Bytes::ZERO, |sum, b| Bytes(sum.0.saturating_add(b.0)));
-    MemoryPlan { runtime: crate::memory::resident().map_or(Bytes::ZERO, |r| r.minus(known)), ..allocated }
+    let own = crate::memory::resident().unwrap_or_default();
+    let resident = Bytes(own.0.saturating_add(mapped.0));
+    MemoryPlan { runtime: resident.minus(known), ..allocated }
 }

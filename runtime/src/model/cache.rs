@@ -2,9 +2,10 @@
 //!
 //! Which block belongs to whom is the engine's business; here are only the numbers.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Shape, Tensor, WithDType};
 use contract::memory::BLOCK_TOKENS;
 use contract::{Bytes, KvDType};
+use half::f16;
 use kernels::CACHE_BLOCK;
 
 const _: () = assert!(CACHE_BLOCK == BLOCK_TOKENS as usize, "the plan's blocks are the kernels'");
@@ -34,6 +35,14 @@ pub struct PagedGroup {
     pub head_dim: usize,
 }
 
+/// Zeros that are really there: the system only promises memory that is asked for as zeros.
+fn touched<T: WithDType>(shape: impl Into<Shape>) -> candle_core::Result<Tensor> {
+    let shape = shape.into();
+    let mut numbers = Vec::with_capacity(shape.elem_count());
+    numbers.resize(shape.elem_count(), std::hint::black_box(T::zero()));
+    Tensor::from_vec(numbers, shape, &Device::Cpu)
+}
+
 /// Arenas for a number of blocks.
 #[derive(Debug)]
 pub struct Cache {
@@ -44,18 +53,19 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Allocates `n_blocks` blocks for every layer of `spec`.
+    /// Allocates `n_blocks` blocks for every layer of `spec`, and touches them: what is missing is missed now, and
+    /// nothing grows later.
     ///
     /// # Errors
     /// Where the tensor library cannot allocate.
     pub fn new(spec: CacheSpec, kv_dtype: KvDType, n_blocks: usize) -> candle_core::Result<Self> {
-        let dtype = match kv_dtype {
-            KvDType::F32 => DType::F32,
-            KvDType::F16 => DType::F16,
-        };
         let arenas = |CacheGroup::Paged(group): &CacheGroup| {
             let shape = (2, n_blocks, group.kv_heads, CACHE_BLOCK, group.head_dim);
-            (0..group.layers).map(|_| Tensor::zeros(shape, dtype, &Device::Cpu)).collect()
+            let arena = |_| match kv_dtype {
+                KvDType::F32 => touched::<f32>(shape),
+                KvDType::F16 => touched::<f16>(shape),
+            };
+            (0..group.layers).map(arena).collect()
         };
         let arenas = spec.groups.iter().map(arenas).collect::<candle_core::Result<_>>()?;
         Ok(Self { spec, n_blocks, arenas })

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use contract::device::DeviceClass;
 use contract::{Bytes, DType};
@@ -37,6 +38,8 @@ const ENDING: &str = ".llmfleet-packed";
 pub struct Packed {
     map: Arc<Mmap>,
     entries: BTreeMap<String, Entry>,
+    /// Bytes that were given out, by all clones.
+    used: Arc<AtomicU64>,
 }
 
 /// The bytes of a packed matrix.
@@ -119,7 +122,7 @@ impl Packed {
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let index = index(&map).filter(|index| index.source == source && index.layout == LAYOUT);
         let index = index.ok_or_else(|| PackedError::Foreign(path.to_owned()))?;
-        Ok(Self { map: Arc::new(map), entries: index.entries })
+        Ok(Self { map: Arc::new(map), entries: index.entries, used: Arc::default() })
     }
 
     /// A matrix of exactly this type and size, if it is there and undamaged. This reads all of it.
@@ -134,7 +137,14 @@ impl Packed {
             tracing::warn!(tensor = name, "the packed weights are damaged; the original is taken");
             return None;
         }
+        self.used.fetch_add(entry.bytes, Ordering::Relaxed);
         Some(PackedBytes::Mapped(self.map.clone(), range))
+    }
+
+    /// Bytes of the matrices that were taken from it.
+    #[must_use]
+    pub fn used(&self) -> Bytes {
+        Bytes(self.used.load(Ordering::Relaxed))
     }
 }
 
