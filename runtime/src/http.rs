@@ -25,7 +25,7 @@ use contract::http::{CHAT_COMPLETIONS, COMPLETIONS, MODELS, Phase};
 use contract::memory::MemoryPlan;
 use tokio::sync::watch;
 
-use crate::engine::{EngineHandle, Load};
+use crate::engine::EngineHandle;
 use crate::metrics::Metrics;
 use crate::progress::Tracker;
 use crate::tokens::Tokens;

@@ -69,7 +69,7 @@ async fn pack(folder: PathBuf) {
     match packed.await.expect("packing does not panic and is not aborted") {
         Ok(made) => tracing::info!(made, "packed weights lie beside the files"),
         Err(error) => {
-            tracing::warn!(error, "weights are not packed: each start packs them, which takes longer")
+            tracing::warn!(error, "weights are not packed: each start packs them, which takes longer");
         }
     }
 }

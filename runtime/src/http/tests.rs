@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use contract::Bytes;
+
 use super::*;
 use crate::engine::worker::Worker;
 use crate::fixture::toy::{self, Rule, limits, toy};
@@ -34,7 +36,7 @@ fn ready(rule: Rule) -> Arc<App> {
     std::thread::spawn(|| worker.run());
     let tokens = Arc::new(Tokens::from_metadata(&toy::metadata(), geometry().vocab).unwrap());
     let (planned, allocated) = (MemoryPlan::default(), MemoryPlan::default());
-    state.serve(Serving { tokens, engine, planned, allocated, simulated: false });
+    state.serve(Serving { tokens, engine, planned, allocated, mapped: Bytes::ZERO, simulated: false });
     state
 }
 
