@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::{Bytes, BytesError};
 
 /// Bytes that the tokenizer takes for a token of the vocabulary.
-const TOKEN_BYTES: u64 = 512;
+const TOKEN_BYTES: u64 = 384;
 
 /// Class of accelerator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,8 +26,8 @@ impl DeviceClass {
     /// many tokens.
     ///
     /// On CPU: the program, its stacks and the HTTP buffers, and the tokenizer, which keeps each token twice and the
-    /// merges that lead to it. Measured for SmolLM2 (49,152 tokens): 29 MiB after loading. On CUDA: context and
-    /// libraries.
+    /// merges that lead to it. Measured for SmolLM2 (49,152 tokens): 29 MiB after loading, 20 MiB later. On CUDA:
+    /// context and libraries.
     pub fn runtime_bytes(self, vocab: u32) -> Result<Bytes, BytesError> {
         match self {
             Self::Cpu => Bytes(u64::from(vocab)).times(TOKEN_BYTES)?.plus(Bytes::mib(32)),
