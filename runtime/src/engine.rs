@@ -8,6 +8,7 @@
 //! Dropping a stream cancels its request within one step.
 
 pub mod block_pool;
+pub mod constraint;
 pub mod prefix;
 pub mod sampler;
 pub mod scheduler;
@@ -20,12 +21,13 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use constraint::Constraint;
 use sampler::Sampling;
 use scheduler::Counts;
 use sequence::Class;
 
 /// A request to the engine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Job {
     /// Tokens to go on from; not empty.
     pub prompt: Vec<u32>,
@@ -39,6 +41,24 @@ pub struct Job {
     pub sampling: Sampling,
     /// Whose it is and how urgent.
     pub class: Class,
+    /// What of the vocabulary may come next.
+    pub constraint: Option<Box<dyn Constraint>>,
+}
+
+impl Job {
+    /// The most likely tokens, as many as `max_tokens` whatever they are, for nobody in particular.
+    #[must_use]
+    pub fn new(prompt: Vec<u32>, max_tokens: u32) -> Self {
+        Self {
+            prompt,
+            max_tokens,
+            ends: Arc::default(),
+            min_tokens: 0,
+            sampling: Sampling::default(),
+            class: Class::default(),
+            constraint: None,
+        }
+    }
 }
 
 /// What becomes of a request.

@@ -94,7 +94,7 @@ fn job(n: u32, salt: &str) -> Job {
     let prompt = PROMPT.iter().copied().chain((0..n * 11 % 40).map(|i| 300 + i * n)).collect();
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: n.into(), ..Sampling::default() };
     let class = Class { salt: salt.into(), ..Class::default() };
-    Job { prompt, max_tokens: 40, ends: Arc::default(), min_tokens: 0, sampling, class }
+    Job { sampling, class, ..Job::new(prompt, 40) }
 }
 
 fn submit(engine: &EngineHandle, job: Job) -> tokio::sync::mpsc::Receiver<Event> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::constraint::{Allowed, Constraint, ConstraintError, allows, ask_during};
 use super::sampler::adjust::Past;
 use super::sampler::{Draw, Sampling, Scratch, sample};
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
@@ -33,6 +34,7 @@ struct Request {
     ends: Arc<BTreeSet<u32>>,
     min_tokens: u32,
     sampling: Sampling,
+    constraint: Option<Box<dyn Constraint>>,
     events: mpsc::Sender<Event>,
     /// Dropped when it is admitted.
     waits: Option<OwnedSemaphorePermit>,
@@ -88,11 +90,12 @@ impl Worker {
 
     fn arrive(&mut self, arrival: Arrival) {
         let Arrival { job, events, waits } = arrival;
-        let Job { prompt, max_tokens, ends, min_tokens, sampling, class } = job;
+        let Job { prompt, max_tokens, ends, min_tokens, sampling, class, constraint } = job;
         let id = SequenceId(self.next);
         self.next += 1;
         if self.scheduler.add(Sequence::new(id, &class, prompt, max_tokens)) {
-            self.requests.insert(id, Request { ends, min_tokens, sampling, events, waits: Some(waits) });
+            let waits = Some(waits);
+            self.requests.insert(id, Request { ends, min_tokens, sampling, constraint, events, waits });
         } else {
             let message = "the request needs more of the cache than there is".to_owned();
             emit(&events, Event::Failed(message));
@@ -124,59 +127,74 @@ impl Worker {
     fn step(&mut self, step: &Step) {
         let chosen = match self.choose(step) {
             Ok(chosen) => chosen,
-            Err(error) => return self.fail(step, &chain(&error)),
+            Err(error) => {
+                tracing::error!(error = chain(&error), sequences = step.parts.len(), "a step failed");
+                return step.parts.iter().for_each(|(id, _)| self.fail(*id, &error));
+            }
         };
         self.scheduler.computed(step);
         for ((id, _), token) in step.rows.iter().zip(chosen) {
-            self.chosen(*id, token);
+            if let Err(error) = token.and_then(|token| self.chosen(*id, token)) {
+                self.fail(*id, &error);
+            }
         }
     }
 
     /// Runs the model and chooses a token for every row of logits.
-    fn choose(&mut self, step: &Step) -> Result<Vec<u32>, ForwardError> {
-        let logits = self.model.forward(&step.input, &mut self.cache)?;
+    fn choose(&mut self, step: &Step) -> Result<Vec<Result<u32, ConstraintError>>, ForwardError> {
+        let taken = |(id, _): &(SequenceId, u32)| self.requests.get_mut(id)?.constraint.take();
+        let mut constraints: Vec<_> = step.rows.iter().map(taken).collect();
+        let (model, cache) = (&mut self.model, &mut self.cache);
+        let (logits, masks) = ask_during(&mut constraints, || model.forward(&step.input, cache));
         let (requests, scheduler, scratch) = (&self.requests, &self.scheduler, &mut self.scratch);
-        Ok(with_floats(&logits, |numbers| {
+        let chosen = with_floats(&logits?, |numbers| {
             let vocabulary = numbers.len() / step.rows.len().max(1);
-            let row = |(row, (id, position)): (usize, &(SequenceId, u32))| {
+            let row = |(row, ((id, position), allowed)): (usize, (&(SequenceId, u32), Allowed))| {
                 let logits = &numbers[row * vocabulary..][..vocabulary];
                 let draw = Draw { position: *position, choice: 0 };
                 // Those who left since the step was planned are not missed.
                 let (Some(request), Some((prompt, answer))) = (requests.get(id), scheduler.tokens(*id))
                 else {
-                    return 0;
+                    return Ok(0);
                 };
                 let early = answer.len() < request.min_tokens as usize;
                 let forbidden = early.then_some(&*request.ends);
-                sample(logits, &request.sampling, &Past { prompt, answer, forbidden }, draw, scratch)
+                let past = Past { prompt, answer, forbidden, allowed: allowed? };
+                pick(logits, &request.sampling, past, draw, scratch)
             };
-            step.rows.iter().enumerate().map(row).collect()
-        })?)
+            step.rows.iter().zip(masks).enumerate().map(row).collect()
+        })?;
+        for ((id, _), constraint) in step.rows.iter().zip(constraints) {
+            if let Some(request) = self.requests.get_mut(id) {
+                request.constraint = constraint;
+            }
+        }
+        Ok(chosen)
     }
 
-    fn chosen(&mut self, id: SequenceId, token: u32) {
+    fn chosen(&mut self, id: SequenceId, token: u32) -> Result<(), ConstraintError> {
         let more = self.scheduler.push(id, token);
-        let Some(request) = self.requests.get(&id) else { return };
-        emit(&request.events, Event::Token(token));
-        let finished = if request.ends.contains(&token) {
-            Some(FinishReason::Stop)
-        } else {
-            (!more).then_some(FinishReason::Length)
+        let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
+        let ends = request.ends.contains(&token);
+        let complete = match &mut request.constraint {
+            Some(constraint) if !ends => constraint.chosen(token)?,
+            _ => false,
         };
+        emit(&request.events, Event::Token(token));
+        let finished =
+            if ends || complete { Some(FinishReason::Stop) } else { (!more).then_some(FinishReason::Length) };
         if let Some(reason) = finished {
             emit(&request.events, Event::Finished(reason));
             self.forget(id);
         }
+        Ok(())
     }
 
-    fn fail(&mut self, step: &Step, message: &str) {
-        tracing::error!(error = message, sequences = step.parts.len(), "a step failed");
-        for (id, _) in &step.parts {
-            if let Some(request) = self.requests.get(id) {
-                emit(&request.events, Event::Failed(message.to_owned()));
-            }
-            self.forget(*id);
+    fn fail(&mut self, id: SequenceId, error: &dyn std::error::Error) {
+        if let Some(request) = self.requests.get(&id) {
+            emit(&request.events, Event::Failed(chain(error)));
         }
+        self.forget(id);
     }
 
     fn tell_load(&self) {
@@ -192,4 +210,23 @@ impl Worker {
 /// step.
 fn emit(events: &mpsc::Sender<Event>, event: Event) {
     let _ = events.try_send(event);
+}
+
+/// A token that the mask allows. Where all of those would end the answer too early, it ends early.
+fn pick(
+    logits: &[f32],
+    sampling: &Sampling,
+    past: Past,
+    draw: Draw,
+    scratch: &mut Scratch,
+) -> Result<u32, ConstraintError> {
+    let token = sample(logits, sampling, &past, draw, scratch);
+    match past {
+        Past { allowed: Some(mask), .. } if !allows(mask, token) => {}
+        _ => return Ok(token),
+    }
+    match past.forbidden {
+        Some(_) => pick(logits, sampling, Past { forbidden: None, ..past }, draw, scratch),
+        None => Err(ConstraintError("no token may come next".into())),
+    }
 }

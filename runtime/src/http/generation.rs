@@ -79,8 +79,8 @@ impl Generation {
         let (ends, min_tokens) = (ends(&serving.tokens, &sampling), sampling.min_tokens);
         let usage = Usage { prompt: prompt.len(), ..Usage::default() };
         let class = client.class(priority, &cache_salt);
-        let job =
-            Job { prompt, max_tokens, ends: ends.clone(), min_tokens, sampling: draws(sampling), class };
+        let sampling = draws(sampling);
+        let job = Job { ends: ends.clone(), min_tokens, sampling, class, ..Job::new(prompt, max_tokens) };
         let events = serving.engine.submit(place, job)?;
         Ok(Self {
             tokens: serving.tokens.clone(),

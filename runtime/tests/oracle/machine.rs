@@ -1,6 +1,5 @@
 //! The model in our runtime, with the weights of the file or with all of them widened.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
@@ -8,8 +7,6 @@ use contract::device::DeviceClass;
 use contract::header::{Header, gguf};
 use contract::{DType, KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
-use runtime::engine::sampler::Sampling;
-use runtime::engine::sequence::Class;
 use runtime::engine::worker::Worker;
 use runtime::engine::{EngineLimits, Event, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Loaded, Model, Part, StepInput, with_floats};
@@ -112,14 +109,8 @@ impl Checkpoint {
         let queue = u32::try_from(prompts.len()).unwrap();
         let limits = EngineLimits { context: CONTEXT, sequences, step_tokens, queue };
         let (worker, engine) = Worker::new(model, cache, limits);
-        let job = |prompt: &Prompt| Job {
-            prompt: prompt.tokens.clone(),
-            max_tokens: u32::try_from(prompt.follows.len()).unwrap(),
-            ends: Arc::new(BTreeSet::new()),
-            min_tokens: 0,
-            sampling: Sampling::default(),
-            class: Class::default(),
-        };
+        let job =
+            |prompt: &Prompt| Job::new(prompt.tokens.clone(), u32::try_from(prompt.follows.len()).unwrap());
         let place = || engine.reserve().unwrap();
         let streams: Vec<_> = prompts.iter().map(|p| engine.submit(place(), job(p)).unwrap()).collect();
         drop(engine);

@@ -1,6 +1,6 @@
 //! What a request wants done to logits before a token is chosen.
 //!
-//! In: logits and the tokens so far. Out: logits. The order is vLLM's: tokens that are not allowed yet, then biases, then
+//! In: logits and the tokens so far. Out: logits. The order is vLLM's: tokens that are not allowed, then biases, then
 //! penalties (repetition: Keskar et al. 2019; presence and frequency: OpenAI's API reference).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,8 @@ pub struct Past<'a> {
     pub answer: &'a [u32],
     /// Tokens that are not allowed yet.
     pub forbidden: Option<&'a BTreeSet<u32>>,
+    /// Bits of those that are; all of them without.
+    pub allowed: Option<&'a [u32]>,
 }
 
 impl Adjust {
@@ -49,11 +51,14 @@ pub(super) fn adjust<'a>(
     past: &Past,
     (copy, counts): (&'a mut Vec<f32>, &mut Vec<u32>),
 ) -> &'a [f32] {
-    if past.forbidden.is_none() && how.bias.is_empty() && !how.penalizes() {
+    if past.forbidden.is_none() && past.allowed.is_none() && how.bias.is_empty() && !how.penalizes() {
         return logits;
     }
     copy.clear();
     copy.extend_from_slice(logits);
+    if let Some(mask) = past.allowed {
+        keep_allowed(copy, mask);
+    }
     for id in past.forbidden.into_iter().flatten() {
         set(copy, *id, |_| f32::NEG_INFINITY);
     }
@@ -64,6 +69,20 @@ pub(super) fn adjust<'a>(
         penalize(copy, how, past, counts);
     }
     copy
+}
+
+fn keep_allowed(logits: &mut [f32], mask: &[u32]) {
+    let words = mask.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(u32::BITS as usize).zip(words) {
+        if word == u32::MAX {
+            continue;
+        }
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            if word >> bit & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 fn penalize(logits: &mut [f32], how: &Adjust, past: &Past, counts: &mut Vec<u32>) {
@@ -103,7 +122,7 @@ mod tests {
     use super::*;
 
     fn adjusted(how: &Adjust, forbidden: Option<&BTreeSet<u32>>) -> Vec<f32> {
-        let past = Past { prompt: &[0, 1, 1], answer: &[2, 2, 2, 3], forbidden };
+        let past = Past { prompt: &[0, 1, 1], answer: &[2, 2, 2, 3], forbidden, allowed: None };
         let (mut copy, mut counts) = (Vec::new(), Vec::new());
         let found = adjust(&[4.0, -4.0, 4.0, 4.0, 4.0], how, &past, (&mut copy, &mut counts)).to_vec();
         assert!(counts.iter().all(|count| *count == 0), "{counts:?}");
@@ -122,5 +141,13 @@ mod tests {
         assert_eq!(adjusted(&bias, None), [4.0, 96.0, 4.0, 4.0, 4.0]);
         let forbidden = BTreeSet::from([4, 99]);
         assert_eq!(adjusted(&none, Some(&forbidden))[4], f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn only_what_a_mask_allows_is_left() {
+        let mut logits: Vec<f32> = (0..70u8).map(f32::from).collect();
+        keep_allowed(&mut logits, &[u32::MAX, 1 << 3]);
+        let left: Vec<f32> = logits.into_iter().filter(|logit| logit.is_finite()).collect();
+        assert_eq!(left, (0..32).chain([35]).map(|id: u8| f32::from(id)).collect::<Vec<_>>());
     }
 }
