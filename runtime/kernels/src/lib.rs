@@ -60,6 +60,20 @@ impl Kernels {
         self.isa
     }
 
+    /// How many threads work on a call.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs `task(0)` to `task(n_tasks - 1)`, each once and some at the same time, and returns when all are done.
+    ///
+    /// # Panics
+    /// Where a task does, after all others are done; or on more than 65,535 tasks.
+    pub fn par_for(&self, n_tasks: usize, task: impl Fn(usize) + Sync) {
+        self.pool.par_for(n_tasks, task);
+    }
+
     /// Runs `f` over row ranges that cover `0..n_rows`, in parallel where `work` (about one unit for each
     /// number touched) pays for waking a thread.
     fn for_rows(&self, n_rows: usize, work: usize, f: impl Fn(std::ops::Range<usize>) + Sync) {
