@@ -24,6 +24,8 @@ pub const ENV_CONCURRENCY: &str = "LLMFLEET_CONCURRENCY";
 pub const ENV_SIMULATED_DEVICE: &str = "LLMFLEET_SIMULATED_DEVICE_BYTES";
 /// Requests that may wait before others are refused.
 pub const DEFAULT_QUEUE: u32 = 64;
+/// Tokens of the prompts of those who wait before others are refused; one that is longer may wait alone.
+pub const DEFAULT_QUEUE_TOKENS: u32 = 64 * 1024;
 /// Seconds that streams in flight get to finish after SIGTERM.
 pub const DEFAULT_DRAIN_SECONDS: u32 = 60;
 

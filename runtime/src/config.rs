@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use contract::bytes::Bytes;
 use contract::config::{
-    CONFIG_VERSION, ConfigError, DEFAULT_DRAIN_SECONDS, DEFAULT_QUEUE, ENV_BUDGET, ENV_CONCURRENCY,
-    ENV_SIMULATED_DEVICE, RuntimeConfig,
+    CONFIG_VERSION, ConfigError, DEFAULT_DRAIN_SECONDS, DEFAULT_QUEUE, DEFAULT_QUEUE_TOKENS, ENV_BUDGET,
+    ENV_CONCURRENCY, ENV_SIMULATED_DEVICE, RuntimeConfig,
 };
 use contract::device::DeviceClass;
 use contract::dtype::KvDType;
@@ -73,6 +73,8 @@ pub struct Settings {
     pub concurrency: u32,
     /// Requests that may wait.
     pub queue: u32,
+    /// Tokens of their prompts.
+    pub queue_tokens: u32,
     /// Most bytes that this process may take.
     pub budget: Option<Bytes>,
     /// Bytes of the simulated device.
@@ -122,6 +124,7 @@ impl Settings {
             config,
             concurrency: args.concurrency,
             queue: DEFAULT_QUEUE,
+            queue_tokens: DEFAULT_QUEUE_TOKENS,
             budget: args.budget,
             simulated: args.simulated_device,
             host: args.host.or((!managed).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))),

@@ -71,6 +71,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
         sequences: capacity.concurrency,
         step_tokens: STEP_TOKENS,
         queue: settings.queue,
+        queue_tokens: settings.queue_tokens,
     };
     let (worker, engine) = Worker::new(model, cache, limits);
     let simulated = settings.simulated.is_some();

@@ -205,6 +205,7 @@ impl RequestGuard {
         self.outcome = match reason {
             FinishReason::Stop => STOP,
             FinishReason::Length => LENGTH,
+            FinishReason::Deadline => ABORT,
         };
     }
 

@@ -9,6 +9,7 @@ pub mod part;
 pub mod step;
 
 use candle_core::Tensor;
+use kernels::Kernels;
 
 pub use cache::{Cache, CacheGroup, CacheSpec, PagedGroup};
 pub use family::{Description, LoadRequest, Loaded, ModelError, check, load};
@@ -18,6 +19,11 @@ pub use step::{BASE_MODEL, GroupInput, Part, StepError, StepInput};
 pub trait Model: Send {
     /// The cache that [`Model::forward`] wants, group by group.
     fn cache_spec(&self) -> CacheSpec;
+
+    /// The kernels that it computes with, for whoever has work for their threads between two steps.
+    fn kernels(&self) -> Option<&Kernels> {
+        None
+    }
 
     /// Runs one step: writes the tokens' keys and values into `cache` and returns logits.
     ///

@@ -17,7 +17,7 @@ use runtime::engine::sampler::adjust::Past;
 use runtime::engine::sampler::{Draw, Sampling, Scratch, sample};
 use runtime::engine::sequence::Class;
 use runtime::engine::worker::Worker;
-use runtime::engine::{EngineHandle, EngineLimits, Event, Job};
+use runtime::engine::{EngineHandle, EngineLimits, Event, Events, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Model, Part, StepInput, with_floats};
 use runtime::weights::Tensors;
 
@@ -97,19 +97,19 @@ fn job(n: u32, salt: &str) -> Job {
     Job { sampling, class, ..Job::new(prompt, 40) }
 }
 
-fn submit(engine: &EngineHandle, job: Job) -> tokio::sync::mpsc::Receiver<Event> {
+fn submit(engine: &EngineHandle, job: Job) -> Events {
     engine.submit(engine.reserve().unwrap(), job).unwrap()
 }
 
-fn tokens(mut events: tokio::sync::mpsc::Receiver<Event>) -> Vec<Event> {
+fn tokens(mut events: Events) -> Vec<Event> {
     let events = std::iter::from_fn(|| events.blocking_recv());
-    events.filter(|event| !matches!(event, Event::Admitted { .. })).collect()
+    events.filter(|event| !matches!(event, Event::Admitted { .. } | Event::Queued { .. })).collect()
 }
 
 #[test]
 fn answers_are_the_same_to_the_bit_alone_and_in_a_storm_that_shares_and_gives_way() {
     let (model, cache) = load(7);
-    let limits = EngineLimits { context: 160, sequences: 4, step_tokens: 64, queue: 8 };
+    let limits = EngineLimits { context: 160, sequences: 4, step_tokens: 64, queue: 8, queue_tokens: 4096 };
     let (worker, engine) = Worker::new(model, cache, limits);
     std::thread::spawn(|| worker.run());
     let alone: Vec<_> = (0..6).map(|n| tokens(submit(&engine, job(n, &format!("alone-{n}"))))).collect();

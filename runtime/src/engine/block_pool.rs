@@ -58,6 +58,13 @@ impl BlockPool {
         blocks
     }
 
+    /// How many of the first of these it has.
+    #[must_use]
+    pub fn knows(&self, prefix: &[Prefix]) -> u32 {
+        let known = prefix.iter().take_while(|name| self.known.contains_key(name)).count();
+        u32::try_from(known).expect("there are fewer than blocks")
+    }
+
     /// Takes `n` blocks to write to, or none if there are fewer.
     pub fn take(&mut self, n: u32) -> Option<Vec<u32>> {
         (n <= self.available()).then(|| (0..n).map_while(|_| self.take_one()).collect())
@@ -128,6 +135,27 @@ impl BlockPool {
     #[must_use]
     pub const fn touched(&self) -> u32 {
         self.touched
+    }
+}
+
+#[cfg(test)]
+impl BlockPool {
+    /// Says whether the books are right, given the tables of all who use blocks.
+    pub(super) fn check<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) {
+        let mut users = vec![0; self.blocks.len()];
+        tables.flatten().for_each(|number| users[*number as usize] += 1);
+        let counted: Vec<u32> = self.blocks.iter().map(|block| block.users).collect();
+        assert_eq!(users, counted, "every user is counted, and nobody else");
+        let unused: Vec<u32> = (0..).zip(&users).filter(|(_, users)| **users == 0).map(|(n, _)| n).collect();
+        let mut listed: Vec<u32> = self.empty.iter().chain(self.idle.values()).copied().collect();
+        listed.sort_unstable();
+        assert_eq!(listed, unused, "what nobody uses is there to be taken, once");
+        for (number, block) in self.blocks.iter().enumerate() {
+            assert!(block.users <= 1 || block.holds.is_some(), "{number} has two who may write");
+            if let Some(name) = block.holds {
+                assert_eq!(self.known.get(&name).map(|n| *n as usize), Some(number));
+            }
+        }
     }
 }
 

@@ -11,21 +11,30 @@
 //! - When there is no block to grow, the last in rank (the least urgent, then the latest) gives its blocks back and
 //!   waits again; it finds most of them unchanged if it is soon admitted again. The first in rank never gives way,
 //!   and alone it has all blocks, so that something is always finished.
+//! - Several answers to one prompt are sequences of their own. The first reads the prompt; the others begin when it
+//!   has, find its full blocks in the cache and share them. Of the last block, which is not full, each computes the
+//!   up to 32 tokens again: it will write there, so it needs a copy, and a token's entry is the same to the bit
+//!   however it came to be. That costs less than one step each, and the pool stays what it is: a block has one writer.
 //! - A step first takes one token of every sequence that generates, then fills up with prompts, the first in rank
 //!   first, in chunks. Generating is never held up by a long prompt for more than one step.
+
+mod queue;
+mod step;
+
+use std::collections::BTreeSet;
 
 use contract::memory::BLOCK_TOKENS;
 
 use super::Load;
 use super::block_pool::BlockPool;
 use super::sequence::{Sequence, SequenceId, Stage};
-use super::tenants::Tenants;
-use crate::model::{BASE_MODEL, GroupInput, StepInput};
+use super::tenants::{Tenant, Tenants};
+pub use step::Step;
 
 /// Bounds of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepLimits {
-    /// Sequences in flight; at most as many as tokens of a step.
+    /// Sequences in flight, and rows of logits of a step; at most as many as its tokens.
     pub sequences: u32,
     /// Tokens of a step.
     pub tokens: u32,
@@ -65,15 +74,15 @@ pub struct Admitted {
     pub cached: u32,
 }
 
-/// One step, and whose tokens are in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Step {
-    /// What the model computes.
-    pub input: StepInput,
-    /// The sequences and how many tokens of each, in the order of the input.
-    pub parts: Vec<(SequenceId, u32)>,
-    /// Whom each row of logits belongs to, and the position of the token that is chosen from it.
-    pub rows: Vec<(SequenceId, u32)>,
+/// What a step did for a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Who.
+    pub tenant: Tenant,
+    /// Tokens that were there.
+    pub read: u32,
+    /// Tokens that were chosen.
+    pub written: u32,
 }
 
 impl Scheduler {
@@ -114,9 +123,11 @@ impl Scheduler {
     /// Admits whom there is room for.
     pub fn admit(&mut self) -> Vec<Admitted> {
         let mut admitted = Vec::new();
+        let unread = self.unread();
         while self.running.len() < self.limits.sequences as usize {
-            let order = |s: &Sequence| (s.priority(), self.tenants.served(s.tenant), s.id);
-            let Some(at) = (0..self.waiting.len()).min_by_key(|at| order(&self.waiting[*at])) else { break };
+            let ready = |s: &Sequence| s.after().is_none_or(|leader| !unread.contains(&leader));
+            let ready = (0..self.waiting.len()).filter(|at| ready(&self.waiting[*at]));
+            let Some(at) = ready.min_by_key(|at| self.order(&self.waiting[*at])) else { break };
             let next = &mut self.waiting[at];
             let readable = next.readable();
             let looked_for = readable.len();
@@ -141,23 +152,37 @@ impl Scheduler {
         admitted
     }
 
+    /// Who has not read the prompt that others wait for.
+    fn unread(&self) -> BTreeSet<SequenceId> {
+        let unread = self.waiting.iter().chain(&self.running).filter(|s| !s.has_read()).map(|s| s.id);
+        if self.waiting.iter().any(|s| s.after().is_some()) { unread.collect() } else { BTreeSet::new() }
+    }
+
+    /// Whose turn is first.
+    fn order(&self, waiting: &Sequence) -> (i32, u64, SequenceId) {
+        (waiting.priority(), self.tenants.served(waiting.tenant), waiting.id)
+    }
+
     /// The next step, or `None` when nobody runs. Who finds no block to grow gives way first.
     #[must_use]
     pub fn plan(&mut self) -> Option<Step> {
         self.grow();
         let decoding = self.running.iter().filter(|s| s.stage() == Stage::Decode).count();
         let mut room = self.limits.tokens.saturating_sub(u32::try_from(decoding).unwrap_or(u32::MAX));
-        let mut step = Step::default();
-        step.input.seq_starts.push(0);
-        step.input.groups =
-            vec![GroupInput { block_starts: vec![0], ..GroupInput::default() }; self.limits.groups];
+        // Everybody may take one row; what is left of them is for prompts of which every token is asked for.
+        let mut rows = self.limits.sequences.saturating_sub(count(&self.running));
+        let mut step = Step::new(self.limits.groups);
         for sequence in &self.running {
             let n = match sequence.stage() {
                 Stage::Decode => 1,
+                _ if sequence.wants_rows() => sequence.n_todo().min(room).min(rows + 1),
                 _ => sequence.n_todo().min(room),
             };
             if sequence.stage() != Stage::Decode {
                 room -= n;
+            }
+            if sequence.wants_rows() {
+                rows -= n.saturating_sub(1);
             }
             if n > 0 {
                 step.append(sequence, n);
@@ -182,23 +207,27 @@ impl Scheduler {
 
     fn preempt_the_last(&mut self) {
         let Some(mut last) = self.running.pop() else { return };
-        self.pool.give(&last.release());
+        self.pool.give(&last.preempt());
         self.waiting.push(last);
         self.counts.preemptions += 1;
     }
 
-    /// The step was computed.
-    pub fn computed(&mut self, step: &Step) {
+    /// The step was computed; says for whom.
+    pub fn computed(&mut self, step: &Step) -> Vec<Served> {
+        let mut served = Vec::new();
         for (id, n) in &step.parts {
             if let Some(sequence) = self.running.iter_mut().find(|s| s.id == *id) {
                 // A row of logits is computed for what has no token left.
                 let written = u32::from(sequence.n_todo() == *n);
-                self.tenants.serve(sequence.tenant, n - written, written);
+                let read = n - written;
+                self.tenants.serve(sequence.tenant, read, written);
+                served.push(Served { tenant: sequence.tenant, read, written });
                 for (block, name) in sequence.cached(*n) {
                     self.pool.learn(block, name);
                 }
             }
         }
+        served
     }
 
     /// A token was chosen; says whether the sequence may have another.
@@ -206,10 +235,10 @@ impl Scheduler {
         self.running.iter_mut().find(|s| s.id == id).is_some_and(|s| s.push(token))
     }
 
-    /// Prompt and answer of a sequence that runs.
+    /// A sequence that runs.
     #[must_use]
-    pub fn tokens(&self, id: SequenceId) -> Option<(&[u32], &[u32])> {
-        self.running.iter().find(|s| s.id == id).map(Sequence::tokens)
+    pub fn running(&self, id: SequenceId) -> Option<&Sequence> {
+        self.running.iter().find(|s| s.id == id)
     }
 
     /// How busy it is.
@@ -218,36 +247,12 @@ impl Scheduler {
         Load {
             running: self.running.len(),
             waiting: self.waiting.len(),
+            deferred: self.waiting.iter().filter(|s| s.after().is_some()).count(),
             blocks_used: self.pool.used(),
             blocks_touched: self.pool.touched(),
             blocks: self.pool.total(),
             counts: self.counts,
-        }
-    }
-}
-
-impl Step {
-    fn append(&mut self, sequence: &Sequence, n: u32) {
-        let (first, tokens) = sequence.todo(n);
-        let end = first + n;
-        let table = sequence.table(end);
-        let slot = |position: u32| {
-            table[(position / BLOCK_TOKENS) as usize] * BLOCK_TOKENS + position % BLOCK_TOKENS
-        };
-        let input = &mut self.input;
-        input.tokens.extend(tokens);
-        input.positions.extend(first..end);
-        input.seq_starts.push(count(&input.tokens));
-        input.adapter.push(BASE_MODEL);
-        for group in &mut input.groups {
-            group.slots.extend((first..end).map(slot));
-            group.blocks.extend(table);
-            group.block_starts.push(count(&group.blocks));
-        }
-        self.parts.push((sequence.id, n));
-        if n == sequence.n_todo() {
-            input.logits_at.push(count(&input.tokens) - 1);
-            self.rows.push((sequence.id, end));
+            ..Load::default()
         }
     }
 }

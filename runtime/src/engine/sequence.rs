@@ -49,6 +49,12 @@ pub struct Sequence {
     blocks: Vec<u32>,
     /// Blocks that the pool knows the content of.
     n_known: u32,
+    /// Whose prompt it has too, until it begins.
+    after: Option<SequenceId>,
+    deadline: Option<u64>,
+    /// Where logits of every token of the prompt are wanted from on.
+    rows_from: Option<u32>,
+    preemptions: u32,
 }
 
 impl Sequence {
@@ -59,7 +65,6 @@ impl Sequence {
         let n_prompt = u32::try_from(prompt.len()).expect("a prompt fits in a context, which is a u32");
         let prefixes = Prefixes::new(&class.salt, &prompt);
         let Class { tenant, priority, salt: _ } = *class;
-        let (n_cached, blocks, n_known) = (0, Vec::new(), 0);
         Self {
             id,
             tenant,
@@ -68,10 +73,62 @@ impl Sequence {
             n_prompt,
             max_tokens,
             prefixes,
-            n_cached,
-            blocks,
-            n_known,
+            n_cached: 0,
+            blocks: Vec::new(),
+            n_known: 0,
+            after: None,
+            deadline: None,
+            rows_from: None,
+            preemptions: 0,
         }
+    }
+
+    /// The same with an end: a number of milliseconds that the scheduler will be told.
+    #[must_use]
+    pub fn until(self, deadline: Option<u64>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The same with logits of every token of the prompt but the last, whose next one is chosen anyway.
+    #[must_use]
+    pub fn with_prompt_rows(self) -> Self {
+        Self { rows_from: Some(0), ..self }
+    }
+
+    /// Another answer to the same prompt, which waits until this one has read it. Both are new.
+    #[must_use]
+    pub fn follower(&self, id: SequenceId) -> Self {
+        Self { id, after: Some(self.id), rows_from: None, ..self.clone() }
+    }
+
+    /// Whom it waits for, so that the prompt they share is read once.
+    #[must_use]
+    pub const fn after(&self) -> Option<SequenceId> {
+        self.after
+    }
+
+    /// Whether it has all of its prompt in the cache.
+    #[must_use]
+    pub const fn has_read(&self) -> bool {
+        self.n_cached >= self.n_prompt
+    }
+
+    /// When it must have ended.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// Times that it gave way.
+    #[must_use]
+    pub const fn preemptions(&self) -> u32 {
+        self.preemptions
+    }
+
+    /// Tokens that may still be generated.
+    #[must_use]
+    pub fn n_left(&self) -> u32 {
+        self.max_tokens - (self.n_tokens() - self.n_prompt)
     }
 
     /// Whom it goes before: those that are larger. It does not change.
@@ -110,15 +167,29 @@ impl Sequence {
     }
 
     /// Names of the blocks that it could read instead of computing them. One token at least is computed, for the
-    /// logits that come with it.
+    /// logits that come with it, and so is every other whose logits are wanted.
     #[must_use]
     pub fn readable(&self) -> &[Prefix] {
         let full = self.prefixes.full();
-        &full[..full.len().min(((self.n_tokens() - 1) / BLOCK_TOKENS) as usize)]
+        let wanted = self.rows_from.unwrap_or(u32::MAX).min(self.n_tokens() - 1);
+        &full[..full.len().min((wanted / BLOCK_TOKENS) as usize)]
+    }
+
+    /// Whether logits of tokens of the prompt are still wanted.
+    #[must_use]
+    pub const fn wants_rows(&self) -> bool {
+        self.rows_from.is_some()
+    }
+
+    /// Whether logits are wanted of the token at this position, where another token follows.
+    #[must_use]
+    pub fn wants_row(&self, position: u32) -> bool {
+        self.rows_from.is_some_and(|from| position >= from) && position + 1 < self.n_prompt
     }
 
     /// Starts with blocks of others that hold its beginning; gives how many tokens need not be computed.
     pub fn begin(&mut self, shared: Vec<u32>) -> u32 {
+        self.after = None;
         self.n_known = u32::try_from(shared.len()).expect("there are fewer blocks than tokens");
         self.n_cached = self.n_known * BLOCK_TOKENS;
         self.blocks = shared;
@@ -128,6 +199,12 @@ impl Sequence {
     /// Gets more blocks.
     pub fn grow(&mut self, blocks: Vec<u32>) {
         self.blocks.extend(blocks);
+    }
+
+    /// It gives way: its blocks, which it gives back, are another's.
+    pub fn preempt(&mut self) -> Vec<u32> {
+        self.preemptions += 1;
+        self.release()
     }
 
     /// Gives its blocks back. What was in the cache has to be computed or found again.
@@ -148,6 +225,12 @@ impl Sequence {
         (self.n_cached, &self.tokens[self.n_cached as usize..(self.n_cached + n) as usize])
     }
 
+    /// All its blocks.
+    #[cfg(test)]
+    pub(super) fn blocks(&self) -> &[u32] {
+        &self.blocks
+    }
+
     /// Blocks that hold the first `n` tokens.
     #[must_use]
     pub fn table(&self, n: u32) -> &[u32] {
@@ -157,6 +240,8 @@ impl Sequence {
     /// `n` more tokens are in the cache; gives the blocks that became full by that, and what they hold.
     pub fn cached(&mut self, n: u32) -> impl Iterator<Item = (u32, Prefix)> {
         self.n_cached += n;
+        let cached = self.n_cached;
+        self.rows_from = self.rows_from.filter(|_| !self.has_read()).map(|from| from.max(cached));
         let full = self.n_known as usize..(self.n_cached / BLOCK_TOKENS) as usize;
         self.n_known = self.n_cached / BLOCK_TOKENS;
         let blocks = self.blocks[full.clone()].iter().copied();

@@ -1,6 +1,9 @@
+mod choices;
+mod constraints;
+mod limits;
+
 use std::time::Duration;
 
-use super::constraint::ConstraintError;
 use super::worker::Worker;
 use super::*;
 use crate::fixture::toy::{POISON, Rule, limits, token, toy};
@@ -17,10 +20,20 @@ fn job(prompt: &[u32], max_tokens: u32) -> Job {
     Job { ends, ..Job::new(prompt.to_vec(), max_tokens) }
 }
 
-async fn collect(mut stream: mpsc::Receiver<Event>) -> Vec<Event> {
+const fn next(token: u32) -> Event {
+    Event::Token { choice: 0, token, logprobs: None }
+}
+
+const fn end(reason: FinishReason) -> Event {
+    Event::Finished { choice: 0, reason }
+}
+
+async fn collect(mut stream: Events) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(event) = stream.recv().await {
-        events.push(event);
+        if !matches!(event, Event::Queued { .. }) {
+            events.push(event);
+        }
     }
     // Whoever is answered was admitted, once and first.
     assert!(matches!(events.remove(0), Event::Admitted { .. }));
@@ -33,7 +46,7 @@ async fn idle(handle: &EngineHandle) -> Load {
     *load.wait_for(|l| l.running + l.waiting == 0 && l.blocks_used == 0).await.unwrap()
 }
 
-fn submit(engine: &EngineHandle, job: Job) -> Result<mpsc::Receiver<Event>, Refused> {
+fn submit(engine: &EngineHandle, job: Job) -> Result<Events, Refused> {
     engine.submit(engine.reserve()?, job)
 }
 
@@ -42,10 +55,10 @@ async fn answers_end_at_the_end_token_or_at_their_length() {
     let engine = start(Rule::Successor, 8, 2, 4);
     let x = token("x");
     let stopped = collect(submit(&engine, job(&[x], 9)).unwrap()).await;
-    let tokens = [x + 1, x + 2, x + 3].map(Event::Token);
-    assert_eq!(stopped, [&tokens[..], &[Event::Finished(FinishReason::Stop)]].concat());
+    let tokens = [x + 1, x + 2, x + 3].map(next);
+    assert_eq!(stopped, [&tokens[..], &[end(FinishReason::Stop)]].concat());
     let cut = collect(submit(&engine, job(&[x], 1)).unwrap()).await;
-    assert_eq!(cut, [Event::Token(x + 1), Event::Finished(FinishReason::Length)]);
+    assert_eq!(cut, [next(x + 1), end(FinishReason::Length)]);
 }
 
 #[tokio::test]
@@ -55,8 +68,8 @@ async fn an_end_is_not_chosen_before_it_may_be() {
     let early = Job { min_tokens: 2, ..job(&[x], 9) };
     assert_eq!(collect(submit(&engine, early).unwrap()).await.len(), 4, "the end is the third");
     let late = collect(submit(&engine, Job { min_tokens: 3, ..job(&[x], 9) }).unwrap()).await;
-    assert_eq!(late[..2], [x + 1, x + 2].map(Event::Token));
-    assert_ne!(late[2], Event::Token(token("<end>")));
+    assert_eq!(late[..2], [x + 1, x + 2].map(next));
+    assert_ne!(late[2], next(token("<end>")));
 }
 
 #[tokio::test]
@@ -97,8 +110,8 @@ async fn neither_shared_blocks_nor_giving_way_change_an_answer() {
 async fn whoever_goes_away_frees_their_place() {
     let engine = start(Rule::Hash, 8, 1, 2);
     let mut running = submit(&engine, job(&[1], 200)).unwrap();
-    assert_eq!(running.recv().await, Some(Event::Admitted { cached: 0 }));
-    assert!(matches!(running.recv().await, Some(Event::Token(_))));
+    while running.recv().await != Some(Event::Admitted { cached: 0 }) {}
+    assert!(matches!(running.recv().await, Some(Event::Token { .. })));
     let waiting = submit(&engine, job(&[2], 2)).unwrap();
     drop(running);
     assert_eq!(collect(waiting).await.len(), 3);
@@ -115,7 +128,8 @@ async fn the_queue_has_an_end() {
     // Who is refused leaves no place taken, and neither does who goes before there is a job.
     drop(engine.reserve().unwrap());
     let (_first, _second) = (submit(&engine, job(&[1], 2)).unwrap(), submit(&engine, job(&[1], 2)).unwrap());
-    assert_eq!(submit(&engine, job(&[1], 2)).unwrap_err(), Refused::QueueFull { waiting: 2 });
+    assert_eq!(submit(&engine, job(&[1], 2)).unwrap_err(), Refused::QueueFull { waiting: 2, retry_after: 1 });
+    assert_eq!(engine.load().refusals, Refusals { requests: 1, tokens: 0 });
     drop(worker);
     drop((_first, _second));
 }
@@ -136,77 +150,4 @@ async fn a_slow_reader_holds_nobody_up_and_loses_nothing() {
     assert_eq!(collect(submit(&engine, job(&[2], 100)).unwrap()).await.len(), 101);
     idle(&engine).await;
     assert_eq!(tokio::time::timeout(Duration::from_secs(5), collect(slow)).await.unwrap().len(), 101);
-}
-
-/// Allows tokens in turn, and ends after the last of them; fails where it is told to.
-#[derive(Clone, Debug)]
-struct InTurn {
-    turns: Vec<&'static [u32]>,
-    mask: Vec<u32>,
-    panics: bool,
-}
-
-impl InTurn {
-    fn job(prompt: &[u32], turns: &[&'static [u32]]) -> Job {
-        let constraint = Self { turns: turns.to_vec(), mask: Vec::new(), panics: false };
-        Job { constraint: Some(Box::new(constraint)), ..job(prompt, 9) }
-    }
-}
-
-impl Constraint for InTurn {
-    fn allowed(&mut self) -> Result<Option<&[u32]>, ConstraintError> {
-        assert!(!self.panics);
-        self.mask = vec![0; 10];
-        for token in self.turns[0] {
-            self.mask[(token / 32) as usize] |= 1 << (token % 32);
-        }
-        // Whoever allows everything needs no mask.
-        Ok((!self.turns[0].is_empty()).then_some(&self.mask))
-    }
-
-    fn chosen(&mut self, token: u32) -> Result<bool, ConstraintError> {
-        let allowed = self.turns.remove(0);
-        if allowed.is_empty() && token == 3 {
-            return Err(ConstraintError("three".into()));
-        }
-        self.panics = token == 66;
-        Ok(self.turns.is_empty())
-    }
-
-    fn fork(&self) -> Box<dyn Constraint> {
-        Box::new(self.clone())
-    }
-}
-
-#[tokio::test]
-async fn a_constraint_says_what_may_come_and_when_it_is_enough() {
-    let engine = start(Rule::Successor, 16, 4, 8);
-    let end = [Event::Finished(FinishReason::Stop)];
-    let answer = |tokens: &[u32]| [tokens.iter().copied().map(Event::Token).collect(), end.to_vec()].concat();
-    let free = submit(&engine, job(&[1], 4)).unwrap();
-    // Of those allowed, the likeliest; of equally likely ones the first.
-    let bound = submit(&engine, InTurn::job(&[4], &[&[40, 5, 70], &[], &[99, 50]])).unwrap();
-    assert_eq!(collect(bound).await, answer(&[5, 6, 50]));
-    assert_eq!(collect(free).await.len(), 5);
-    // Nothing but the end may come, so it comes although it is too early.
-    let only_end: &'static [u32] = Box::leak(Box::new([token("<end>")]));
-    let early = Job { min_tokens: 5, ..InTurn::job(&[1], &[only_end]) };
-    assert_eq!(collect(submit(&engine, early).unwrap()).await, answer(only_end));
-}
-
-#[tokio::test]
-async fn a_constraint_that_gives_up_ends_its_own_request_only() {
-    let engine = start(Rule::Successor, 16, 4, 8);
-    let healthy = submit(&engine, job(&[1], 5)).unwrap();
-    let refuses = submit(&engine, InTurn::job(&[2], &[&[], &[], &[]])).unwrap();
-    let nothing = submit(&engine, InTurn::job(&[2], &[&[300], &[]])).unwrap();
-    let failed = |events: &[Event], why: &str| {
-        assert!(matches!(events, [Event::Failed(said)] if said.contains(why)), "{events:?}");
-    };
-    failed(&collect(refuses).await, "three");
-    failed(&collect(nothing).await, "no token may come next");
-    assert_eq!(collect(healthy).await.len(), 6);
-    let panics = collect(submit(&engine, InTurn::job(&[2], &[&[66], &[], &[]])).unwrap()).await;
-    failed(&panics[1..], "panic");
-    assert_eq!(collect(submit(&engine, job(&[1], 5)).unwrap()).await.len(), 6);
 }

@@ -3,20 +3,29 @@
 //! In: arrivals. Out: events.
 //! A step that fails ends the requests that were in it, and no others.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+mod request;
+mod rows;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::constraint::{Allowed, Constraint, ConstraintError, allows, ask_during};
-use super::sampler::adjust::Past;
-use super::sampler::{Draw, Sampling, Scratch, sample};
+use super::constraint::{ConstraintError, ask_during};
+use super::handle::Arrival;
+use super::rate::Recently;
+use super::sampler::Scratch;
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
 use super::sequence::{Sequence, SequenceId};
-use super::{Arrival, EngineHandle, EngineLimits, Event, FinishReason, Job, Load};
+use super::{EngineHandle, EngineLimits, Event, FinishReason, Job, Load};
 use crate::exit::chain;
 use crate::model::{Cache, ForwardError, Model, with_floats};
+use request::{Request, Requests, emit};
+use rows::{Row, Said, say};
+
+/// How often those who wait are told their place.
+const TELL_PLACES: Duration = Duration::from_secs(1);
 
 /// Owns model and cache.
 pub struct Worker {
@@ -24,20 +33,14 @@ pub struct Worker {
     cache: Cache,
     scheduler: Scheduler,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
-    requests: BTreeMap<SequenceId, Request>,
+    requests: Requests,
     load: watch::Sender<Load>,
     next: u64,
-    scratch: Scratch,
-}
-
-struct Request {
-    ends: Arc<BTreeSet<u32>>,
-    min_tokens: u32,
-    sampling: Sampling,
-    constraint: Option<Box<dyn Constraint>>,
-    events: mpsc::Sender<Event>,
-    /// Dropped when it is admitted.
-    waits: Option<OwnedSemaphorePermit>,
+    scratch: Vec<Scratch>,
+    recently: Recently,
+    /// What deadlines are counted from.
+    began: Instant,
+    told_places: Instant,
 }
 
 impl Worker {
@@ -46,24 +49,36 @@ impl Worker {
     pub fn new(model: Box<dyn Model>, cache: Cache, limits: EngineLimits) -> (Self, EngineHandle) {
         let (sender, arrivals) = mpsc::unbounded_channel();
         let n_blocks = u32::try_from(cache.n_blocks()).unwrap_or(u32::MAX);
-        let room = Arc::new(Semaphore::new(limits.queue as usize));
         let groups = cache.spec().groups.len();
         let (sequences, tokens) = (limits.sequences.min(limits.step_tokens), limits.step_tokens);
         let scheduler = Scheduler::new(StepLimits { sequences, tokens, groups }, n_blocks);
         let (load, seen) = watch::channel(scheduler.load());
-        let requests = BTreeMap::new();
-        let worker =
-            Self { model, cache, scheduler, arrivals, requests, load, next: 0, scratch: Scratch::default() };
-        (worker, EngineHandle { arrivals: sender, room, load: seen, limits })
+        let began = Instant::now();
+        let worker = Self {
+            model,
+            cache,
+            scheduler,
+            arrivals,
+            requests: Requests::default(),
+            load,
+            next: 0,
+            scratch: Vec::new(),
+            recently: Recently::default(),
+            began,
+            told_places: began,
+        };
+        (worker, EngineHandle::new(limits, sender, seen))
     }
 
     /// Serves until every handle is gone and every request is finished.
     pub fn run(mut self) {
         while self.receive() {
             self.forget_the_gone();
+            self.end_the_late();
             for admitted in self.scheduler.admit() {
                 self.admitted(admitted);
             }
+            self.tell_places();
             self.tell_load();
             if let Some(step) = self.scheduler.plan() {
                 self.step(&step);
@@ -89,144 +104,185 @@ impl Worker {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { job, events, waits } = arrival;
-        let Job { prompt, max_tokens, ends, min_tokens, sampling, class, constraint } = job;
-        let id = SequenceId(self.next);
-        self.next += 1;
-        if self.scheduler.add(Sequence::new(id, &class, prompt, max_tokens)) {
-            let waits = Some(waits);
-            self.requests.insert(id, Request { ends, min_tokens, sampling, constraint, events, waits });
-        } else {
-            let message = "the request needs more of the cache than there is".to_owned();
-            emit(&events, Event::Failed(message));
+        let Arrival { job, events, cancelled, waits } = arrival;
+        let Job { prompt, n, max_tokens, class, constraint, deadline, prompt_logprobs, .. } = job;
+        let first = SequenceId(self.next);
+        self.next += u64::from(n);
+        let deadline = deadline.map(|deadline| millis(deadline.saturating_duration_since(self.began)));
+        let mut sequence = Sequence::new(first, &class, prompt, max_tokens).until(deadline);
+        let others = (first.0..self.next).skip(1).map(|id| sequence.follower(SequenceId(id)));
+        let others: Vec<_> = others.collect();
+        if prompt_logprobs.is_some() {
+            sequence = sequence.with_prompt_rows();
         }
+        if !self.scheduler.add(sequence) {
+            let message = "the request needs more of the cache than there is".to_owned();
+            return emit(&events, Event::Failed(message));
+        }
+        for other in others {
+            self.scheduler.add(other);
+        }
+        let Job { ends, min_tokens, sampling, logprobs, .. } = job;
+        let (waits, ahead) = (Some(waits), None);
+        let request = Request {
+            ends,
+            min_tokens,
+            sampling,
+            logprobs,
+            prompt_logprobs,
+            events,
+            cancelled,
+            waits,
+            ahead,
+        };
+        self.requests.insert(first, n, request, constraint);
     }
 
     /// A request that had to give way is admitted again, and nobody is told.
     fn admitted(&mut self, Admitted { id, cached }: Admitted) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
+        let Some((request, _)) = self.requests.get_mut(id) else { return };
         if request.waits.take().is_some() {
             emit(&request.events, Event::Admitted { cached });
         }
     }
 
-    /// Forgets requests whose client has gone.
+    /// Forgets choices whose client has gone, or wants no more of them.
     fn forget_the_gone(&mut self) {
-        let gone: Vec<_> =
-            self.requests.iter().filter(|(_, r)| r.events.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
+        for id in self.requests.gone() {
             self.forget(id);
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    fn end_the_late(&mut self) {
+        let read_rate = self.recently.rates().read.ceil() as u32;
+        for id in self.scheduler.late(millis(self.began.elapsed()), read_rate) {
+            self.finish(id, FinishReason::Deadline);
         }
     }
 
     fn forget(&mut self, id: SequenceId) {
         self.scheduler.remove(id);
-        self.requests.remove(&id);
+        self.requests.remove(id);
     }
 
     fn step(&mut self, step: &Step) {
-        let chosen = match self.choose(step) {
-            Ok(chosen) => chosen,
+        let began = Instant::now();
+        let said = match self.compute(step) {
+            Ok(said) => said,
             Err(error) => {
                 tracing::error!(error = chain(&error), sequences = step.parts.len(), "a step failed");
                 return step.parts.iter().for_each(|(id, _)| self.fail(*id, &error));
             }
         };
-        self.scheduler.computed(step);
-        for ((id, _), token) in step.rows.iter().zip(chosen) {
-            if let Err(error) = token.and_then(|token| self.chosen(*id, token)) {
+        let served = self.scheduler.computed(step);
+        let (read, written) = served.iter().fold((0, 0), |sum, s| (sum.0 + s.read, sum.1 + s.written));
+        self.recently.step(read, written, began.elapsed().as_secs_f64());
+        for ((id, _), said) in step.rows.iter().zip(said) {
+            if let Err(error) = said.and_then(|said| self.tell(*id, said)) {
                 self.fail(*id, &error);
             }
         }
     }
 
-    /// Runs the model and chooses a token for every row of logits.
-    fn choose(&mut self, step: &Step) -> Result<Vec<Result<u32, ConstraintError>>, ForwardError> {
-        let taken = |(id, _): &(SequenceId, u32)| self.requests.get_mut(id)?.constraint.take();
-        let mut constraints: Vec<_> = step.rows.iter().map(taken).collect();
+    /// Runs the model and hears what every row of logits says.
+    fn compute(&mut self, step: &Step) -> Result<Vec<Result<Said, ConstraintError>>, ForwardError> {
+        let (requests, scheduler) = (&mut self.requests, &self.scheduler);
+        let mut taken = |(id, position): &(SequenceId, u32)| {
+            // Not for a row about the prompt.
+            scheduler.running(*id).filter(|sequence| *position >= sequence.n_tokens())?;
+            requests.get_mut(*id)?.1.constraint.take()
+        };
+        let mut constraints: Vec<_> = step.rows.iter().map(&mut taken).collect();
         let (model, cache) = (&mut self.model, &mut self.cache);
         let (logits, masks) = ask_during(&mut constraints, || model.forward(&step.input, cache));
-        let (requests, scheduler, scratch) = (&self.requests, &self.scheduler, &mut self.scratch);
-        let chosen = with_floats(&logits?, |numbers| {
+        let (requests, kernels, scratch) = (&self.requests, self.model.kernels(), &mut self.scratch);
+        let said = with_floats(&logits?, |numbers| {
             let vocabulary = numbers.len() / step.rows.len().max(1);
-            let row = |(row, ((id, position), allowed)): (usize, (&(SequenceId, u32), Allowed))| {
+            let rows = step.rows.iter().zip(masks).enumerate().map(|(row, ((id, position), allowed))| {
                 let logits = &numbers[row * vocabulary..][..vocabulary];
-                let draw = Draw { position: *position, choice: 0 };
-                // Those who left since the step was planned are not missed.
-                let (Some(request), Some((prompt, answer))) = (requests.get(id), scheduler.tokens(*id))
-                else {
-                    return Ok(0);
-                };
-                let early = answer.len() < request.min_tokens as usize;
-                let forbidden = early.then_some(&*request.ends);
-                let past = Past { prompt, answer, forbidden, allowed: allowed? };
-                pick(logits, &request.sampling, past, draw, scratch)
-            };
-            step.rows.iter().zip(masks).enumerate().map(row).collect()
+                let ((request, choice), sequence) = (requests.get(*id)?, scheduler.running(*id)?);
+                let (choice, position) = (choice.index, *position);
+                Some(Row { logits, request, choice, sequence, position, allowed })
+            });
+            say(&rows.collect::<Vec<_>>(), kernels, scratch)
         })?;
         for ((id, _), constraint) in step.rows.iter().zip(constraints) {
-            if let Some(request) = self.requests.get_mut(id) {
-                request.constraint = constraint;
+            if let (Some((_, choice)), Some(constraint)) = (self.requests.get_mut(*id), constraint) {
+                choice.constraint = Some(constraint);
             }
         }
-        Ok(chosen)
+        Ok(said)
     }
 
-    fn chosen(&mut self, id: SequenceId, token: u32) -> Result<(), ConstraintError> {
+    fn tell(&mut self, id: SequenceId, said: Said) -> Result<(), ConstraintError> {
+        let Some((request, choice)) = self.requests.get_mut(id) else { return Ok(()) };
+        let (token, logprobs) = match said {
+            Said::Nothing => return Ok(()),
+            Said::Prompt(logprobs) => {
+                emit(&request.events, Event::Prompt(logprobs));
+                return Ok(());
+            }
+            Said::Chosen(token, logprobs) => (token, logprobs),
+        };
         let more = self.scheduler.push(id, token);
-        let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
         let ends = request.ends.contains(&token);
-        let complete = match &mut request.constraint {
+        let complete = match &mut choice.constraint {
             Some(constraint) if !ends => constraint.chosen(token)?,
             _ => false,
         };
-        emit(&request.events, Event::Token(token));
-        let finished =
-            if ends || complete { Some(FinishReason::Stop) } else { (!more).then_some(FinishReason::Length) };
-        if let Some(reason) = finished {
-            emit(&request.events, Event::Finished(reason));
-            self.forget(id);
+        emit(&request.events, Event::Token { choice: choice.index, token, logprobs });
+        if ends || complete {
+            self.finish(id, FinishReason::Stop);
+        } else if !more {
+            self.finish(id, FinishReason::Length);
         }
         Ok(())
     }
 
-    fn fail(&mut self, id: SequenceId, error: &dyn std::error::Error) {
-        if let Some(request) = self.requests.get(&id) {
-            emit(&request.events, Event::Failed(chain(error)));
+    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+        if let Some(sequence) = self.scheduler.running(id) {
+            let (_, answer) = sequence.tokens();
+            self.recently.answer(u32::try_from(answer.len()).unwrap_or(u32::MAX));
+        }
+        if let Some((request, choice)) = self.requests.get(id) {
+            emit(&request.events, Event::Finished { choice: choice.index, reason });
         }
         self.forget(id);
+    }
+
+    /// All of the request that this choice is of.
+    fn fail(&mut self, id: SequenceId, error: &dyn Error) {
+        if let Some((request, _)) = self.requests.get(id) {
+            emit(&request.events, Event::Failed(chain(error)));
+        }
+        for id in self.requests.together(id) {
+            self.forget(id);
+        }
+    }
+
+    fn tell_places(&mut self) {
+        let due = self.told_places.elapsed() >= TELL_PLACES;
+        if due {
+            self.told_places = Instant::now();
+        }
+        if self.requests.waiting().any(|request| due || request.ahead.is_none()) {
+            for (id, ahead) in self.scheduler.queue() {
+                self.requests.tell_place(id, ahead, due);
+            }
+        }
     }
 
     fn tell_load(&self) {
         let mut now = self.scheduler.load();
         // Whoever waits for the first time still has a place, which the handle counts.
-        let places = self.requests.values().filter(|request| request.waits.is_some()).count();
-        now.waiting = now.waiting.saturating_sub(places);
+        now.waiting = now.waiting.saturating_sub(self.requests.waiting().count());
+        now.backlog = self.scheduler.backlog(self.recently.answer_tokens());
+        now.rates = self.recently.rates();
         self.load.send_if_modified(|load| std::mem::replace(load, now) != now);
     }
 }
 
-/// Sends without waiting: there is room for every event, and a client that has gone is noticed before the next
-/// step.
-fn emit(events: &mpsc::Sender<Event>, event: Event) {
-    let _ = events.try_send(event);
-}
-
-/// A token that the mask allows. Where all of those would end the answer too early, it ends early.
-fn pick(
-    logits: &[f32],
-    sampling: &Sampling,
-    past: Past,
-    draw: Draw,
-    scratch: &mut Scratch,
-) -> Result<u32, ConstraintError> {
-    let token = sample(logits, sampling, &past, draw, scratch);
-    match past {
-        Past { allowed: Some(mask), .. } if !allows(mask, token) => {}
-        _ => return Ok(token),
-    }
-    match past.forbidden {
-        Some(_) => pick(logits, sampling, Past { forbidden: None, ..past }, draw, scratch),
-        None => Err(ConstraintError("no token may come next".into())),
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -116,7 +116,8 @@ impl Header {
 const fn reason_name(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
+        // There is less of the answer than there would have been.
+        FinishReason::Length | FinishReason::Deadline => "length",
     }
 }
 

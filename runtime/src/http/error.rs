@@ -9,8 +9,8 @@ use crate::engine::Refused;
 use crate::request::{Invalid, InvalidKind, MAX_BODY};
 use crate::tokens::EncodeError;
 
-/// Seconds after which a refused client should try again.
-const RETRY_SECONDS: u64 = 1;
+/// Seconds after which a refused client should try again where nothing was measured.
+const RETRY_SECONDS: u32 = 1;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct ApiError {
     code: Option<&'static str>,
     param: Option<String>,
     message: String,
+    /// Seconds after which a client that is refused for now should try again.
+    retry_after: u32,
 }
 
 impl ApiError {
@@ -29,7 +31,7 @@ impl ApiError {
             s if s.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
-        Self { status, kind, code, param: None, message: message.into() }
+        Self { status, kind, code, param: None, message: message.into(), retry_after: RETRY_SECONDS }
     }
 
     /// Not now.
@@ -93,9 +95,10 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let message = refused.to_string();
         match refused {
-            Refused::QueueFull { .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
+            Refused::QueueFull { retry_after, .. } | Refused::TokensFull { retry_after, .. } => {
+                Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message) }
             }
+            Refused::Late => Self::new(StatusCode::REQUEST_TIMEOUT, Some("deadline_exceeded"), message),
             Refused::TooLong { .. } => Invalid::new(InvalidKind::ContextLength, "max_tokens", message).into(),
             Refused::Ended => Self::internal(&message),
         }
@@ -106,7 +109,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         response
     }

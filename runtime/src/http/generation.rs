@@ -8,14 +8,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-
 use super::client::Client;
 use super::error::ApiError;
 use super::{App, InFlight};
 use crate::engine::sampler::Sampling;
 use crate::engine::sampler::adjust::Adjust;
-use crate::engine::{Event, FinishReason, Job, Place};
+use crate::engine::{Event, Events, FinishReason, Job, Place};
 use crate::metrics::RequestGuard;
 use crate::request::{self, Invalid, InvalidKind, Prompt, ValidRequest};
 use crate::tokens::Tokens;
@@ -25,7 +23,7 @@ use crate::tokens::stream::{Piece, TextStream};
 pub(super) struct Generation {
     tokens: Arc<Tokens>,
     ends: Arc<BTreeSet<u32>>,
-    events: mpsc::Receiver<Event>,
+    events: Events,
     text: TextStream,
     measure: RequestGuard,
     usage: Usage,
@@ -115,8 +113,9 @@ impl Generation {
                     self.usage.cached = cached as usize;
                     continue;
                 }
-                Some(Event::Token(token)) => self.token(token),
-                Some(Event::Finished(reason)) => {
+                Some(Event::Queued { .. } | Event::Prompt(_)) => continue,
+                Some(Event::Token { token, .. }) => self.token(token),
+                Some(Event::Finished { reason, .. }) => {
                     let piece = self.text.finish(&self.tokens);
                     self.end(if piece.stopped { FinishReason::Stop } else { reason });
                     piece

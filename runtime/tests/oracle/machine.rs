@@ -8,7 +8,7 @@ use contract::header::{Header, gguf};
 use contract::{DType, KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
 use runtime::engine::worker::Worker;
-use runtime::engine::{EngineLimits, Event, Job};
+use runtime::engine::{EngineLimits, Event, Events, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Loaded, Model, Part, StepInput, with_floats};
 use runtime::weights::{Tensors, widen::widen};
 use sha2::{Digest, Sha256};
@@ -107,7 +107,7 @@ impl Checkpoint {
         let blocks = (sequences * BLOCKS) as usize;
         let cache = Cache::new(model.cache_spec(), KvDType::default(), blocks).unwrap();
         let queue = u32::try_from(prompts.len()).unwrap();
-        let limits = EngineLimits { context: CONTEXT, sequences, step_tokens, queue };
+        let limits = EngineLimits { context: CONTEXT, sequences, step_tokens, queue, queue_tokens: u32::MAX };
         let (worker, engine) = Worker::new(model, cache, limits);
         let job =
             |prompt: &Prompt| Job::new(prompt.tokens.clone(), u32::try_from(prompt.follows.len()).unwrap());
@@ -116,11 +116,11 @@ impl Checkpoint {
         drop(engine);
         // Everything was handed over, and the channels have room for every event.
         worker.run();
-        let answer = |mut stream: tokio::sync::mpsc::Receiver<Event>| {
+        let answer = |mut stream: Events| {
             let mut tokens = Vec::new();
             while let Some(event) = stream.blocking_recv() {
                 assert!(!matches!(event, Event::Failed(_)), "{event:?}");
-                if let Event::Token(token) = event {
+                if let Event::Token { token, .. } = event {
                     tokens.push(token);
                 }
             }

@@ -31,12 +31,18 @@ fn admitted(scheduler: &mut Scheduler) -> Vec<u64> {
     scheduler.admit().iter().map(|admitted| admitted.id.0).collect()
 }
 
+/// Whether a row is about a token that is not there yet.
+fn chooses(scheduler: &Scheduler, id: SequenceId, position: u32) -> bool {
+    scheduler.running(id).is_some_and(|sequence| sequence.n_tokens() == position)
+}
+
 /// One step as `id:n`, with `!` where a token is chosen.
 fn turn(scheduler: &mut Scheduler) -> String {
     scheduler.admit();
     let Some(step) = scheduler.plan() else { return "idle".into() };
     scheduler.computed(&step);
-    let chosen: BTreeSet<_> = step.rows.iter().map(|(id, _)| *id).collect();
+    let chosen: BTreeSet<_> =
+        step.rows.iter().filter(|(id, at)| chooses(scheduler, *id, *at)).map(|(id, _)| *id).collect();
     for id in &chosen {
         if !scheduler.push(*id, 7) {
             scheduler.remove(*id);
@@ -158,135 +164,85 @@ fn a_step_is_the_flat_batch_that_the_model_wants() {
     assert_eq!(step.rows, [(SequenceId(1), 33), (SequenceId(2), 2)]);
 }
 
-/// A small generator with a period long enough for a walk (Steele et al. 2014, SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        u32::try_from((z ^ (z >> 31)) % u64::from(n)).unwrap()
-    }
-}
-
-/// What the walk knows of a sequence, kept apart from the scheduler's own books.
-struct Known {
-    tokens: Vec<u32>,
-    /// What stands in the cache at each position: it follows from the salt and all tokens up to there.
-    entries: Vec<u64>,
-    n_prompt: usize,
-    max_tokens: usize,
-}
-
-impl Known {
-    fn new(salt: u64, tokens: &[u32], max_tokens: u32) -> Self {
-        let (n_prompt, max_tokens) = (tokens.len(), max_tokens as usize);
-        let mut known = Self { tokens: Vec::new(), entries: vec![salt + 1], n_prompt, max_tokens };
-        tokens.iter().for_each(|token| known.push(*token));
-        known
-    }
-
-    fn push(&mut self, token: u32) {
-        let last = self.entries[self.tokens.len()];
-        self.tokens.push(token);
-        self.entries.push((last ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3).rotate_left(9));
-    }
-
-    fn entry(&self, position: usize) -> u64 {
-        self.entries[position + 1]
-    }
-}
-
-/// Computes a step as a model does, and checks that every sequence finds its own past through its table.
-fn compute(step: &Step, known: &BTreeMap<SequenceId, Known>, memory: &mut [u64]) {
-    let (input, group) = (&step.input, &step.input.groups[0]);
-    let range = |part: usize| input.seq_starts[part] as usize..input.seq_starts[part + 1] as usize;
-    for (part, (id, n)) in step.parts.iter().enumerate() {
-        assert_eq!(range(part).len(), *n as usize);
-        for at in range(part) {
-            let position = input.positions[at] as usize;
-            assert_eq!(input.tokens[at], known[id].tokens[position]);
-            memory[group.slots[at] as usize] = known[id].entry(position);
-        }
-    }
-    for (part, (id, _)) in step.parts.iter().enumerate() {
-        let table = &group.blocks[group.block_starts[part] as usize..group.block_starts[part + 1] as usize];
-        let end = input.positions[range(part).end - 1] as usize;
-        for position in 0..=end {
-            let slot = table[position / BLOCK_TOKENS as usize] as usize * BLOCK_TOKENS as usize;
-            let found = memory[slot + position % BLOCK_TOKENS as usize];
-            assert_eq!(found, known[id].entry(position), "{id:?} at {position}");
-        }
-        let complete = end + 1 == known[id].tokens.len();
-        assert_eq!(step.rows.iter().any(|(row, _)| row == id), complete);
-    }
-}
-
-/// A request whose beginning others may have too.
-fn arrival(random: &mut Random) -> (Class, Vec<u32>, u32) {
-    let class = of(random.below(3).into(), i32::try_from(random.below(3)).unwrap());
-    let (common, own) = (random.below(5) * 40, random.below(300));
-    let prompt = (0..common).chain((0..=own).map(|_| random.below(50))).collect();
-    (class, prompt, 1 + random.below(90))
+#[test]
+fn choices_wait_for_the_first_to_read_and_then_share_what_it_read() {
+    let mut s = scheduler(3, 64, 12);
+    let first = sequence(1, 70, 3);
+    let others = [2, 3].map(|id| first.follower(SequenceId(id)));
+    assert!(s.add(first) && others.into_iter().all(|other| s.add(other)) && s.add(sequence(4, 5, 1)));
+    let load = s.load();
+    assert_eq!((load.waiting, load.deferred), (4, 2));
+    // The fourth overtakes those who only wait for the first.
+    assert_eq!(turns(&mut s, 2), ["1:64", "1:6! 4:5!"]);
+    assert_eq!(turns(&mut s, 2), ["1:1! 2:6! 3:6!", "1:1! 2:1! 3:1!"]);
+    // The first has four tokens in its third block, and so has each of the others.
+    assert_eq!(turns(&mut s, 2), ["2:1! 3:1!", "idle"]);
+    assert_eq!(s.load().counts, Counts { looked_for: 3 * 64, found: 2 * 64, preemptions: 0 });
+    assert_eq!(busy(&s), (0, 0, 0));
 }
 
 #[test]
-fn a_long_random_walk_breaks_nothing() {
-    let mut seen = Counts::default();
-    for seed in 0..4 {
-        let limits = StepLimits { sequences: 5, tokens: 48, groups: 1 };
-        let n_blocks = 24;
-        let (mut s, mut memory) =
-            (Scheduler::new(limits, n_blocks), vec![0; (n_blocks * BLOCK_TOKENS) as usize]);
-        let (mut random, mut known, mut next) = (Random(seed), BTreeMap::<SequenceId, Known>::new(), 0);
-        let mut finished = 0;
-        for turn in 0..6000 {
-            // Arrivals stop towards the end, so that everything drains.
-            if turn < 4500 && known.len() < 20 && random.below(3) == 0 {
-                let (class, tokens, max_tokens) = arrival(&mut random);
-                next += 1;
-                let id = SequenceId(next);
-                let new = Known::new(class.tenant.0, &tokens, max_tokens);
-                if s.add(Sequence::new(id, &class, tokens, max_tokens)) {
-                    known.insert(id, new);
-                }
-            }
-            if random.below(20) == 0 && !known.is_empty() {
-                let at = random.below(u32::try_from(known.len()).unwrap()) as usize;
-                let id = *known.keys().nth(at).unwrap();
-                s.remove(id);
-                known.remove(&id);
-            }
-            s.admit();
-            let Some(step) = s.plan() else {
-                assert_eq!(known.len(), 0, "somebody waits and nobody runs");
-                continue;
-            };
-            assert!(step.input.tokens.len() <= limits.tokens as usize);
-            assert!(step.parts.len() <= limits.sequences as usize);
-            compute(&step, &known, &mut memory);
-            s.computed(&step);
-            for (id, _) in &step.rows {
-                let sequence = known.get_mut(id).unwrap();
-                let token = random.below(50);
-                sequence.push(token);
-                let more = s.push(*id, token);
-                assert_eq!(more, sequence.tokens.len() - sequence.n_prompt < sequence.max_tokens);
-                if !more {
-                    s.remove(*id);
-                    known.remove(id);
-                    finished += 1;
-                }
-            }
-            assert!(s.load().blocks_used <= n_blocks);
-        }
-        assert_eq!(busy(&s), (0, 0, 0), "all is free at the end");
-        assert!(finished > 20, "seed {seed} finished {finished}");
-        let counts = s.load().counts;
-        seen.found += counts.found;
-        seen.preemptions += counts.preemptions;
-    }
-    assert!(seen.found > 1000 && seen.preemptions > 20, "{seen:?}");
+fn choices_do_not_wait_for_a_first_that_has_gone() {
+    let mut s = scheduler(2, 64, 8);
+    let first = sequence(1, 40, 3);
+    let other = first.follower(SequenceId(2));
+    assert!(s.add(first) && s.add(other));
+    assert_eq!(admitted(&mut s), [1]);
+    s.remove(SequenceId(1));
+    assert_eq!(turn(&mut s), "2:40!");
 }
+
+#[test]
+fn rows_of_a_prompt_come_in_chunks_that_leave_one_row_to_everybody() {
+    let mut s = scheduler(4, 64, 8);
+    let prompt: Vec<u32> = (0..70).collect();
+    let ask = |id| Sequence::new(SequenceId(id), &of(0, 0), prompt.clone(), 1);
+    assert!(s.add(ask(1)));
+    assert_eq!(turns(&mut s, 2), ["1:64", "1:6!"]);
+    assert!(s.add(ask(2).with_prompt_rows()) && s.add(sequence(3, 5, 40)));
+    assert_eq!(s.admit()[0], Admitted { id: SequenceId(2), cached: 0 }, "what the cache has tells nothing");
+    let mut rows = Vec::new();
+    while busy(&s).0 == 2 {
+        s.admit();
+        let step = s.plan().unwrap();
+        assert!(step.input.logits_at.len() <= 4);
+        rows.extend(step.rows.iter().filter(|(id, _)| id.0 == 2).map(|(_, at)| *at));
+        s.computed(&step);
+        for (id, _) in step.rows.iter().filter(|(id, at)| chooses(&s, *id, *at)).collect::<Vec<_>>() {
+            if !s.push(*id, 7) {
+                s.remove(*id);
+            }
+        }
+    }
+    assert_eq!(rows, (1..=70).collect::<Vec<_>>(), "one for each that follows, and the one that is chosen");
+}
+
+#[test]
+fn who_cannot_be_answered_in_time_is_named() {
+    let mut s = scheduler(1, 64, 12);
+    let until = |id, deadline| sequence(id, 64, 5).until(Some(deadline));
+    assert!(s.add(until(1, 5000)) && s.add(until(2, 900)) && s.add(sequence(3, 64, 5)));
+    assert_eq!(s.late(800, 0), []);
+    assert_eq!(s.late(900, 0), [SequenceId(2)]);
+    assert_eq!(s.late(0, 64), [SequenceId(2)], "a second for the prompt is too long");
+    turn(&mut s);
+    assert_eq!(s.late(4990, 64), [SequenceId(2), SequenceId(1)], "its next token takes longer");
+    // The cache has what another one begins with.
+    let tokens: Vec<u32> = (1000..1064).collect();
+    assert!(s.add(Sequence::new(SequenceId(4), &of(0, 0), tokens, 5).until(Some(900))));
+    assert_eq!(s.late(0, 64), [SequenceId(2)], "half of it is enough");
+}
+
+#[test]
+fn who_waits_knows_how_many_come_first() {
+    let mut s = scheduler(1, 64, 12);
+    assert!(s.add(sequence(1, 10, 5)));
+    turn(&mut s);
+    let second = sequence(2, 20, 5);
+    let choice = second.follower(SequenceId(3));
+    assert!(s.add(second) && s.add(choice) && s.add(sequence_of(&of(0, -1), 4, 30, 50)));
+    assert_eq!(s.queue(), [(SequenceId(4), 0), (SequenceId(2), 1)]);
+    assert_eq!(s.backlog(8), crate::engine::rate::Backlog { read: 50, write: 18 });
+}
+
+mod walk;

@@ -211,6 +211,10 @@ impl Model for Dense {
         self.spec.clone()
     }
 
+    fn kernels(&self) -> Option<&Kernels> {
+        Some(&self.kernels)
+    }
+
     fn forward(&mut self, step: &StepInput, cache: &mut Cache) -> Result<Tensor, ForwardError> {
         step.check(self.limits, cache)?;
         let Parts { rope, vocabulary, layers, norm } = &self.parts;

@@ -1,0 +1,220 @@
+//! How requests reach the engine: what it refuses at once, and the stream that answers.
+//!
+//! In: [`Job`]s. Out: [`Events`], or [`Refused`]. It must not know what the worker does with them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::{EngineLimits, Event, Job, Load, rate};
+
+/// Why a request is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// As many wait as may.
+    #[error("{waiting} requests are waiting already, which is the most")]
+    QueueFull {
+        /// How many wait.
+        waiting: usize,
+        /// Seconds after which there should be room.
+        retry_after: u32,
+    },
+    /// Those who wait have as many tokens as may wait.
+    #[error(
+        "the prompt has {asked} tokens, and with those that are waiting already it passes the most, {most}"
+    )]
+    TokensFull {
+        /// Tokens of this prompt.
+        asked: u32,
+        /// Most tokens of all prompts that wait.
+        most: u32,
+        /// Seconds after which there should be room.
+        retry_after: u32,
+    },
+    /// The prompt and the answer are longer than the context.
+    #[error("{asked} tokens are more than the context of {context}")]
+    TooLong {
+        /// Prompt and answer.
+        asked: u64,
+        /// Most tokens of a sequence.
+        context: u32,
+    },
+    /// Its time was over when it came.
+    #[error("the request's deadline has passed")]
+    Late,
+    /// The engine has ended.
+    #[error("the engine has ended")]
+    Ended,
+}
+
+impl Refused {
+    /// Seconds after which the same request may well be taken, at least one; `None` if it never will be.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::QueueFull { retry_after, .. } | Self::TokensFull { retry_after, .. } => Some(*retry_after),
+            Self::TooLong { .. } | Self::Late | Self::Ended => None,
+        }
+    }
+}
+
+/// Requests that were not taken, by the bound that they met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// As many waited as may.
+    pub requests: u64,
+    /// Those who waited had as many tokens as may wait.
+    pub tokens: u64,
+}
+
+#[derive(Debug, Default)]
+struct Refusing {
+    requests: AtomicU64,
+    tokens: AtomicU64,
+}
+
+/// Submits requests. Clones submit to the same engine, which ends after the last of them is gone.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    /// As many permits as requests may wait, so the channel is bounded by them.
+    requests: Arc<Semaphore>,
+    /// As many permits as tokens of their prompts may.
+    tokens: Arc<Semaphore>,
+    pub(super) load: watch::Receiver<Load>,
+    limits: EngineLimits,
+    refusing: Arc<Refusing>,
+}
+
+/// A place among those who wait. Dropping it lets the next one in.
+#[derive(Debug)]
+pub struct Place(OwnedSemaphorePermit);
+
+/// A job on its way to the worker.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) job: Job,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) cancelled: Cancelled,
+    pub(super) waits: Waits,
+}
+
+/// For each choice, whether nobody wants more of it.
+pub(super) type Cancelled = Arc<[AtomicBool]>;
+
+/// Held while a request waits: its place, and those of its prompt's tokens.
+#[derive(Debug)]
+pub(super) struct Waits {
+    _place: OwnedSemaphorePermit,
+    _tokens: OwnedSemaphorePermit,
+}
+
+impl EngineHandle {
+    pub(super) fn new(
+        limits: EngineLimits,
+        arrivals: mpsc::UnboundedSender<Arrival>,
+        load: watch::Receiver<Load>,
+    ) -> Self {
+        let limits = EngineLimits { queue_tokens: limits.queue_tokens.max(limits.context), ..limits };
+        let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
+        let (requests, tokens) = (semaphore(limits.queue), semaphore(limits.queue_tokens));
+        Self { arrivals, requests, tokens, load, limits, refusing: Arc::default() }
+    }
+
+    /// Most tokens of one sequence.
+    #[must_use]
+    pub const fn context(&self) -> u32 {
+        self.limits.context
+    }
+
+    /// How busy the engine is.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        // The worker sees arrivals between two steps; places are taken at once. Those who wait again have none.
+        let places = (self.limits.queue as usize).saturating_sub(self.requests.available_permits());
+        let load = *self.load.borrow();
+        let Refusing { requests, tokens } = &*self.refusing;
+        let refusals = Refusals { requests: requests.load(Relaxed), tokens: tokens.load(Relaxed) };
+        Load { waiting: places + load.waiting, refusals, ..load }
+    }
+
+    /// Takes a place among those who wait, before any work is done for the request, or says that there is none.
+    pub fn reserve(&self) -> Result<Place, Refused> {
+        self.requests.clone().try_acquire_owned().map(Place).map_err(|_| {
+            self.refusing.requests.fetch_add(1, Relaxed);
+            Refused::QueueFull { waiting: self.limits.queue as usize, retry_after: self.retry_after() }
+        })
+    }
+
+    /// Hands a job over, or says at once why not.
+    pub fn submit(&self, Place(place): Place, job: Job) -> Result<Events, Refused> {
+        let EngineLimits { context, queue_tokens: most, .. } = self.limits;
+        let asked = job.prompt.len() as u64 + u64::from(job.max_tokens);
+        if asked > u64::from(context) {
+            return Err(Refused::TooLong { asked, context });
+        }
+        if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Refused::Late);
+        }
+        let asked = u32::try_from(job.prompt.len()).expect("it fits in the context, which is a u32");
+        let tokens = self.tokens.clone().try_acquire_many_owned(asked).map_err(|_| {
+            self.refusing.tokens.fetch_add(1, Relaxed);
+            Refused::TokensFull { asked, most, retry_after: self.retry_after() }
+        })?;
+        let (events, stream) = mpsc::channel(most_events(&job));
+        let cancelled: Cancelled = (0..job.n).map(|_| AtomicBool::new(false)).collect();
+        let waits = Waits { _place: place, _tokens: tokens };
+        let arrival = Arrival { job, events, cancelled: cancelled.clone(), waits };
+        self.arrivals.send(arrival).map_err(|_| Refused::Ended)?;
+        Ok(Events { stream, cancelled })
+    }
+
+    fn retry_after(&self) -> u32 {
+        let Load { backlog, rates, .. } = *self.load.borrow();
+        rate::retry_after(backlog, rates)
+    }
+}
+
+/// Room for every event that can ever come, so that the worker never waits for a slow client; of those who are told
+/// their place in the queue, only one.
+fn most_events(job: &Job) -> usize {
+    let prompt = if job.prompt_logprobs.is_some() { job.prompt.len() } else { 0 };
+    // Every choice has its tokens and an end; and it is queued once, admitted once, and may fail.
+    usize::from(job.n) * (job.max_tokens as usize + 1) + prompt + 3
+}
+
+/// What becomes of one request. Dropping it cancels all of it.
+#[derive(Debug)]
+pub struct Events {
+    stream: mpsc::Receiver<Event>,
+    cancelled: Cancelled,
+}
+
+impl Events {
+    /// The next event; `None` after the last.
+    ///
+    /// # Cancel safety
+    /// No event is lost.
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.stream.recv().await
+    }
+
+    /// The same for a thread that may wait.
+    pub fn blocking_recv(&mut self) -> Option<Event> {
+        self.stream.blocking_recv()
+    }
+
+    /// Ends one choice before the next step. Events that it had already may still come, and no `Finished`.
+    pub fn cancel(&self, choice: u16) {
+        if let Some(cancelled) = self.cancelled.get(usize::from(choice)) {
+            cancelled.store(true, Relaxed);
+        }
+    }
+
+    /// Ends all of them.
+    pub fn close(&mut self) {
+        self.stream.close();
+    }
+}
