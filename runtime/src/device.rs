@@ -5,7 +5,7 @@
 //! It must not know what is computed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use contract::bytes::BytesError;
 use contract::device::DeviceClass;
@@ -13,6 +13,8 @@ use contract::exit::ExitReason;
 use contract::memory::{self, BLOCK_TOKENS, Capacity, MemoryPlan, PlanError};
 use contract::tensors::TensorGroup;
 use contract::{Bytes, ModelGeometry};
+
+use crate::cgroup;
 
 /// The memory that a model's bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,27 +165,10 @@ fn parse_limit(text: &str) -> Option<Bytes> {
 fn machine_memory() -> Bytes {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let available = read(Path::new("/proc/meminfo")).and_then(|text| parse_available(&text));
-    let limits = limit_files().into_iter().filter_map(|path| parse_limit(&read(&path)?));
+    let limits = cgroup::files("memory", "memory.limit_in_bytes", "memory.max")
+        .into_iter()
+        .filter_map(|path| parse_limit(&read(&path)?));
     available.into_iter().chain(limits).min().unwrap_or(Bytes(u64::MAX))
-}
-
-/// The files that may limit this process: its own cgroup's and those of all above it.
-fn limit_files() -> Vec<PathBuf> {
-    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mut files = Vec::new();
-    for line in membership.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (root, file) = match fields.next() {
-            Some("") => ("/sys/fs/cgroup", "memory.max"),
-            Some("memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            _ => continue,
-        };
-        // In a cgroup namespace the path may climb out of what is mounted; then only the mounted root counts.
-        let path = fields.next().unwrap_or("/").trim_start_matches('/');
-        let inside = if path.contains("..") { "" } else { path };
-        files.extend(Path::new(inside).ancestors().map(|folder| Path::new(root).join(folder).join(file)));
-    }
-    files
 }
 
 #[cfg(test)]

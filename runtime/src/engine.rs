@@ -10,6 +10,7 @@
 pub mod block_pool;
 pub mod constraint;
 mod handle;
+pub mod observe;
 pub mod prefix;
 pub mod rate;
 pub mod sampler;

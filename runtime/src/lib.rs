@@ -11,6 +11,7 @@
 //! ```
 
 pub mod bench;
+pub mod cgroup;
 pub mod checkpoint;
 pub mod command;
 pub mod config;

@@ -1,46 +1,73 @@
 //! The process's metrics, made from the definitions in `contract` and from nothing else.
 //!
-//! In: events of requests, load, byte counts. Out: Prometheus text.
+//! In: events of requests and of the engine, load, byte counts. Out: Prometheus text.
+
+mod engine;
+mod request;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
 
+use contract::dtype::KvDType;
 use contract::http::Phase;
-use contract::memory::MemoryPlan;
+use contract::memory::{BLOCK_TOKENS, MemoryPlan};
 use contract::metrics::{Kind, Metric};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::engine::scheduler::Counts;
-use crate::engine::{FinishReason, Load};
+use crate::engine::{Load, Refusals};
+pub use engine::EngineMetrics;
+pub use request::RequestGuard;
 
 /// What this program exposes.
-const EXPOSED: [Metric; 15] = [
+const EXPOSED: &[Metric] = &[
     Metric::RequestsRunning,
     Metric::RequestsWaiting,
+    Metric::RequestsWaitingByReason,
+    Metric::CacheConfig,
     Metric::KvCacheUsage,
     Metric::PrefixCacheQueries,
     Metric::PrefixCacheHits,
     Metric::Preemptions,
     Metric::PromptTokens,
+    Metric::PromptTokensBySource,
+    Metric::PromptTokensCached,
     Metric::GenerationTokens,
     Metric::RequestSuccess,
+    Metric::AdmissionRejections,
     Metric::TimeToFirstToken,
     Metric::InterTokenLatency,
     Metric::RequestLatency,
+    Metric::TimePerOutputToken,
+    Metric::RequestQueueTime,
+    Metric::RequestPrefillTime,
+    Metric::RequestDecodeTime,
+    Metric::RequestInferenceTime,
+    Metric::RequestPromptTokens,
+    Metric::RequestComputedTokens,
+    Metric::RequestGenerationTokens,
+    Metric::RequestMostTokens,
+    Metric::RequestParamN,
+    Metric::RequestParamMaxTokens,
+    Metric::RequestPreemptions,
+    Metric::StepTokens,
+    Metric::StepSeconds,
+    Metric::StepSequences,
+    Metric::TenantTokens,
+    Metric::ThrottledSeconds,
     Metric::RuntimePlannedBytes,
     Metric::RuntimeMeasuredBytes,
     Metric::LoadSeconds,
 ];
 /// There is one engine a process; vLLM counts them.
 const ENGINE: &str = "0";
-/// How requests end, in vLLM's words.
-const STOP: &str = "stop";
-const LENGTH: &str = "length";
-const ABORT: &str = "abort";
-const ERROR: &str = "error";
+/// Why requests wait, in vLLM's words.
+const CAPACITY: &str = "capacity";
+const DEFERRED: &str = "deferred";
+/// What refused requests met, in vLLM's words.
+const QUEUED_REQUESTS: &str = "max_num_queued_reqs";
+const QUEUED_TOKENS: &str = "max_num_queued_tokens";
 
 /// All series of one served model.
 #[derive(Debug)]
@@ -64,19 +91,18 @@ impl Metrics {
             histograms: BTreeMap::new(),
         };
         for metric in EXPOSED {
-            metrics.register(metric);
+            metrics.register(*metric);
         }
         let process = Box::new(ProcessCollector::for_self());
         metrics.registry.register(process).expect("no definition is called process_*");
         // A counter that has never counted is zero, not absent.
-        for metric in [Metric::PromptTokens, Metric::GenerationTokens] {
+        for metric in [Metric::PromptTokens, Metric::PromptTokensCached, Metric::GenerationTokens] {
             metrics.count(metric, 0);
         }
-        for outcome in [STOP, LENGTH, ABORT, ERROR] {
-            metrics.finished(outcome, 0);
-        }
-        for histogram in metrics.histograms.values() {
-            let _empty = histogram.with_label_values(&[model, ENGINE]);
+        request::zero(&metrics);
+        for (metric, histogram) in &metrics.histograms {
+            let labels = &[model, ENGINE][..metric.definition().labels.len()];
+            let _empty = histogram.with_label_values(labels);
         }
         metrics.load(Load::default());
         metrics
@@ -118,12 +144,20 @@ impl Metrics {
     pub fn load(&self, load: Load) {
         self.set(Metric::RequestsRunning, &[&self.model, ENGINE], load.running as f64);
         self.set(Metric::RequestsWaiting, &[&self.model, ENGINE], load.waiting as f64);
+        for (reason, n) in [(CAPACITY, load.waiting.saturating_sub(load.deferred)), (DEFERRED, load.deferred)]
+        {
+            self.set(Metric::RequestsWaitingByReason, &[&self.model, ENGINE, reason], n as f64);
+        }
+        let Refusals { requests, tokens } = load.refusals;
+        for (reason, n) in [(QUEUED_REQUESTS, requests), (QUEUED_TOKENS, tokens)] {
+            self.count_to(Metric::AdmissionRejections, &[&self.model, reason], n);
+        }
         let used = f64::from(load.blocks_used) / f64::from(load.blocks.max(1));
         self.set(Metric::KvCacheUsage, &[&self.model, ENGINE], used);
         let Counts { looked_for, found, preemptions } = load.counts;
-        self.count_to(Metric::PrefixCacheQueries, looked_for);
-        self.count_to(Metric::PrefixCacheHits, found);
-        self.count_to(Metric::Preemptions, preemptions);
+        self.count_to(Metric::PrefixCacheQueries, &[&self.model, ENGINE], looked_for);
+        self.count_to(Metric::PrefixCacheHits, &[&self.model, ENGINE], found);
+        self.count_to(Metric::Preemptions, &[&self.model, ENGINE], preemptions);
     }
 
     /// What was planned, and what is.
@@ -145,17 +179,33 @@ impl Metrics {
         }
     }
 
-    fn finished(&self, outcome: &str, n: u64) {
-        self.counters[&Metric::RequestSuccess].with_label_values(&[&self.model, ENGINE, outcome]).inc_by(n);
+    /// How the cache is set up.
+    pub fn cache(&self, blocks: u32, dtype: KvDType) {
+        let (size, blocks) = (BLOCK_TOKENS.to_string(), blocks.to_string());
+        // As the configuration calls it.
+        let dtype = serde_json::to_value(dtype).ok();
+        let dtype = dtype.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+        self.set(Metric::CacheConfig, &[ENGINE, &size, &blocks, dtype, "True"], 1.0);
+    }
+
+    /// How long the kernel has kept this process from computing.
+    pub fn throttled(&self, seconds: Option<f64>) {
+        if let Some(seconds) = seconds {
+            self.set(Metric::ThrottledSeconds, &[], seconds);
+        }
     }
 
     fn count(&self, metric: Metric, n: u64) {
-        self.counters[&metric].with_label_values(&[&self.model, ENGINE]).inc_by(n);
+        self.count_by(metric, &[&self.model, ENGINE], n);
+    }
+
+    fn count_by(&self, metric: Metric, labels: &[&str], n: u64) {
+        self.counters[&metric].with_label_values(labels).inc_by(n);
     }
 
     /// For what is counted elsewhere.
-    fn count_to(&self, metric: Metric, n: u64) {
-        let counter = self.counters[&metric].with_label_values(&[&self.model, ENGINE]);
+    fn count_to(&self, metric: Metric, labels: &[&str], n: u64) {
+        let counter = self.counters[&metric].with_label_values(labels);
         counter.inc_by(n.saturating_sub(counter.get()));
     }
 
@@ -163,104 +213,11 @@ impl Metrics {
         self.gauges[&metric].with_label_values(labels).set(value);
     }
 
-    fn observe(&self, metric: Metric, since: Instant) {
-        let seconds = since.elapsed().as_secs_f64();
-        self.histograms[&metric].with_label_values(&[&self.model, ENGINE]).observe(seconds);
-    }
-}
-
-/// One request's measurements; the rest is recorded when it is dropped, however that happens.
-#[derive(Debug)]
-pub struct RequestGuard {
-    metrics: Arc<Metrics>,
-    arrived: Instant,
-    last_token: Option<Instant>,
-    n_prompt: u64,
-    outcome: &'static str,
-}
-
-impl RequestGuard {
-    /// A request that arrived then with a prompt of so many tokens.
-    pub fn new(metrics: Arc<Metrics>, arrived: Instant, n_prompt: usize) -> Self {
-        // Whoever drops the guard without a word has gone away.
-        Self { metrics, arrived, last_token: None, n_prompt: n_prompt as u64, outcome: ABORT }
-    }
-
-    /// A token came.
-    pub fn token(&mut self) {
-        let metrics = &self.metrics;
-        match self.last_token {
-            Some(last) => metrics.observe(Metric::InterTokenLatency, last),
-            None => {
-                metrics.observe(Metric::TimeToFirstToken, self.arrived);
-                metrics.count(Metric::PromptTokens, self.n_prompt);
-            }
-        }
-        metrics.count(Metric::GenerationTokens, 1);
-        self.last_token = Some(Instant::now());
-    }
-
-    /// The answer is complete.
-    pub fn finished(&mut self, reason: FinishReason) {
-        self.outcome = match reason {
-            FinishReason::Stop => STOP,
-            FinishReason::Length => LENGTH,
-            FinishReason::Deadline => ABORT,
-        };
-    }
-
-    /// The engine failed.
-    pub fn failed(&mut self) {
-        self.outcome = ERROR;
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        let metrics = &self.metrics;
-        metrics.observe(Metric::RequestLatency, self.arrived);
-        metrics.finished(self.outcome, 1);
+    fn observe(&self, metric: Metric, value: f64) {
+        let labels = &[self.model.as_str(), ENGINE][..metric.definition().labels.len()];
+        self.histograms[&metric].with_label_values(labels).observe(value);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_happens_to_a_request_is_counted_however_it_ends() {
-        let metrics = Arc::new(Metrics::new("m"));
-        for line in [
-            "vllm:request_success_total{engine=\"0\",finished_reason=\"error\",model_name=\"m\"} 0",
-            "vllm:time_to_first_token_seconds_count{engine=\"0\",model_name=\"m\"} 0",
-        ] {
-            assert!(metrics.text().lines().any(|l| l == line), "{line} before the first request");
-        }
-        let mut guard = RequestGuard::new(metrics.clone(), Instant::now(), 5);
-        guard.token();
-        guard.token();
-        guard.finished(FinishReason::Stop);
-        drop(guard);
-        drop(RequestGuard::new(metrics.clone(), Instant::now(), 7));
-        let counts = Counts { looked_for: 96, found: 64, preemptions: 1 };
-        metrics.load(Load { running: 1, waiting: 2, blocks_used: 1, blocks: 4, counts, ..Load::default() });
-        metrics.phases(&[(Phase::Loading, 1.5)]);
-        let text = metrics.text();
-        for line in [
-            "vllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"} 5",
-            "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 2",
-            "vllm:request_success_total{engine=\"0\",finished_reason=\"stop\",model_name=\"m\"} 1",
-            "vllm:request_success_total{engine=\"0\",finished_reason=\"abort\",model_name=\"m\"} 1",
-            "vllm:time_to_first_token_seconds_count{engine=\"0\",model_name=\"m\"} 1",
-            "vllm:inter_token_latency_seconds_count{engine=\"0\",model_name=\"m\"} 1",
-            "vllm:e2e_request_latency_seconds_count{engine=\"0\",model_name=\"m\"} 2",
-            "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25",
-            "vllm:prefix_cache_queries_total{engine=\"0\",model_name=\"m\"} 96",
-            "vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"m\"} 64",
-            "vllm:num_preemptions_total{engine=\"0\",model_name=\"m\"} 1",
-            "llmfleet_load_seconds{phase=\"Loading\"} 1.5",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
-        }
-    }
-}
+mod tests;

@@ -24,6 +24,7 @@ use crate::exit::report;
 use crate::http::admin::{Drain, admin};
 use crate::http::{App, app};
 use crate::load::load;
+use crate::metrics::EngineMetrics;
 use crate::progress::Tracker;
 use kernels::Isa;
 
@@ -125,8 +126,9 @@ pub fn engine(
     let (tell, ended) = oneshot::channel();
     let work = move || {
         let result = load(&settings, isa, &app.progress).map(|(worker, serving)| {
+            app.metrics.cache(serving.engine.load().blocks, settings.config.kv_dtype);
             app.serve(serving);
-            worker.run();
+            worker.observed_by(Box::new(EngineMetrics::new(app.metrics.clone()))).run();
         });
         // Nobody listens any more while the process is on its way out.
         let _ = tell.send(result);

@@ -99,6 +99,7 @@ pub(super) struct Arrival {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) cancelled: Cancelled,
     pub(super) waits: Waits,
+    pub(super) at: Instant,
 }
 
 /// For each choice, whether nobody wants more of it.
@@ -155,7 +156,8 @@ impl EngineHandle {
         if asked > u64::from(context) {
             return Err(Refused::TooLong { asked, context });
         }
-        if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        let at = Instant::now();
+        if job.deadline.is_some_and(|deadline| deadline <= at) {
             return Err(Refused::Late);
         }
         let asked = u32::try_from(job.prompt.len()).expect("it fits in the context, which is a u32");
@@ -166,7 +168,7 @@ impl EngineHandle {
         let (events, stream) = mpsc::channel(most_events(&job));
         let cancelled: Cancelled = (0..job.n).map(|_| AtomicBool::new(false)).collect();
         let waits = Waits { _place: place, _tokens: tokens };
-        let arrival = Arrival { job, events, cancelled: cancelled.clone(), waits };
+        let arrival = Arrival { job, events, cancelled: cancelled.clone(), waits, at };
         self.arrivals.send(arrival).map_err(|_| Refused::Ended)?;
         Ok(Events { stream, cancelled })
     }

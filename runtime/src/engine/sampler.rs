@@ -68,19 +68,14 @@ pub fn sample(logits: &[f32], sampling: &Sampling, past: &Past, draw: Draw, scra
     if sampling.temperature <= 0.0 || !largest.is_finite() {
         return best;
     }
-    let weight = |logit: f32| {
-        let weight = exp((logit - largest) / sampling.temperature);
-        // Also for what is no number.
-        if weight >= sampling.min_p { weight } else { 0.0 }
-    };
-    weights.clear();
     let top_k = sampling.top_k as usize;
     let few = (1..=FEW).contains(&top_k);
     if few {
         most_likely_few(logits, top_k, candidates);
-        weights.extend(candidates.iter().map(|id| weight(logits[*id as usize])));
+        let of_few = candidates.iter().map(|id| logits[*id as usize]);
+        weigh(of_few, largest, sampling, weights);
     } else {
-        weights.extend(logits.iter().map(|logit| weight(*logit)));
+        weigh(logits.iter().copied(), largest, sampling, weights);
         if top_k > 0 {
             keep_largest(weights, top_k, candidates);
         }
@@ -97,6 +92,23 @@ pub fn sample(logits: &[f32], sampling: &Sampling, past: &Past, draw: Draw, scra
     }
     let place = pick(weights, uniform(sampling.seed, draw) * mass);
     place.map_or(best, |place| if few { candidates[place as usize] } else { place })
+}
+
+/// What each token weighs beside the likeliest, which weighs one.
+fn weigh(
+    logits: impl ExactSizeIterator<Item = f32>,
+    largest: f32,
+    sampling: &Sampling,
+    weights: &mut Vec<f32>,
+) {
+    let (scale, least) = (1.0 / sampling.temperature, sampling.min_p);
+    weights.clear();
+    weights.extend(logits.map(|logit| (logit - largest) * scale));
+    for weight in weights {
+        let e = exp(*weight);
+        // Also for what is no number.
+        *weight = if e >= least { e } else { 0.0 };
+    }
 }
 
 /// `eˣ` for `x` that is not above zero, in operations that are the same everywhere and that a compiler can do for

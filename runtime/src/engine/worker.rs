@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::constraint::{ConstraintError, ask_during};
 use super::handle::Arrival;
+use super::observe::{Observer, RequestSeen, StepSeen};
 use super::rate::Recently;
 use super::sampler::Scratch;
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
@@ -41,6 +42,7 @@ pub struct Worker {
     /// What deadlines are counted from.
     began: Instant,
     told_places: Instant,
+    observer: Box<dyn Observer>,
 }
 
 impl Worker {
@@ -66,8 +68,15 @@ impl Worker {
             recently: Recently::default(),
             began,
             told_places: began,
+            observer: Box::new(()),
         };
         (worker, EngineHandle::new(limits, sender, seen))
+    }
+
+    /// The same, heard by somebody.
+    #[must_use]
+    pub fn observed_by(self, observer: Box<dyn Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Serves until every handle is gone and every request is finished.
@@ -104,7 +113,7 @@ impl Worker {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { job, events, cancelled, waits } = arrival;
+        let Arrival { job, events, cancelled, waits, at: arrived } = arrival;
         let Job { prompt, n, max_tokens, class, constraint, deadline, prompt_logprobs, .. } = job;
         let first = SequenceId(self.next);
         self.next += u64::from(n);
@@ -128,6 +137,10 @@ impl Worker {
             ends,
             min_tokens,
             sampling,
+            n,
+            max_tokens,
+            arrived,
+            most_generated: 0,
             logprobs,
             prompt_logprobs,
             events,
@@ -135,12 +148,13 @@ impl Worker {
             waits,
             ahead,
         };
-        self.requests.insert(first, n, request, constraint);
+        self.requests.insert(first, request, constraint);
     }
 
     /// A request that had to give way is admitted again, and nobody is told.
     fn admitted(&mut self, Admitted { id, cached }: Admitted) {
-        let Some((request, _)) = self.requests.get_mut(id) else { return };
+        let Some((request, choice)) = self.requests.get_mut(id) else { return };
+        choice.times.admitted(Instant::now(), cached);
         if request.waits.take().is_some() {
             emit(&request.events, Event::Admitted { cached });
         }
@@ -162,8 +176,22 @@ impl Worker {
     }
 
     fn forget(&mut self, id: SequenceId) {
+        if let (Some(sequence), Some((request, choice))) =
+            (self.scheduler.running(id), self.requests.get_mut(id))
+        {
+            let count = |tokens: &[u32]| u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+            let (prompt, answer) = sequence.tokens();
+            if let Some(seen) = choice.times.seen((count(prompt), count(answer)), sequence.preemptions()) {
+                request.most_generated = request.most_generated.max(seen.generated);
+                self.recently.answer(seen.generated);
+                self.observer.choice(&seen);
+            }
+        }
         self.scheduler.remove(id);
-        self.requests.remove(id);
+        let ended = self.requests.remove(id).filter(|request| request.most_generated > 0);
+        if let Some(Request { n, max_tokens, most_generated, .. }) = ended {
+            self.observer.request(&RequestSeen { n, max_tokens, most_generated });
+        }
     }
 
     fn step(&mut self, step: &Step) {
@@ -177,7 +205,9 @@ impl Worker {
         };
         let served = self.scheduler.computed(step);
         let (read, written) = served.iter().fold((0, 0), |sum, s| (sum.0 + s.read, sum.1 + s.written));
-        self.recently.step(read, written, began.elapsed().as_secs_f64());
+        let seconds = began.elapsed().as_secs_f64();
+        self.recently.step(read, written, seconds);
+        self.observer.step(&StepSeen { seconds, served: &served });
         for ((id, _), said) in step.rows.iter().zip(said) {
             if let Err(error) = said.and_then(|said| self.tell(*id, said)) {
                 self.fail(*id, &error);
@@ -226,6 +256,7 @@ impl Worker {
             Said::Chosen(token, logprobs) => (token, logprobs),
         };
         let more = self.scheduler.push(id, token);
+        choice.times.token(Instant::now());
         let ends = request.ends.contains(&token);
         let complete = match &mut choice.constraint {
             Some(constraint) if !ends => constraint.chosen(token)?,
@@ -241,10 +272,6 @@ impl Worker {
     }
 
     fn finish(&mut self, id: SequenceId, reason: FinishReason) {
-        if let Some(sequence) = self.scheduler.running(id) {
-            let (_, answer) = sequence.tokens();
-            self.recently.answer(u32::try_from(answer.len()).unwrap_or(u32::MAX));
-        }
         if let Some((request, choice)) = self.requests.get(id) {
             emit(&request.events, Event::Finished { choice: choice.index, reason });
         }

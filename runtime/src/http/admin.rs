@@ -73,6 +73,7 @@ async fn metrics(State(app): State<Arc<App>>) -> ([(header::HeaderName, &'static
     if let Some(serving) = app.serving.get() {
         app.metrics.load(serving.engine.load());
         app.metrics.memory(&serving.planned, &measured(serving));
+        app.metrics.throttled(crate::cgroup::throttled_seconds());
     }
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], app.metrics.text())
 }

@@ -85,7 +85,7 @@ impl Generation {
             ends,
             events,
             text: TextStream::new(stop),
-            measure: RequestGuard::new(app.metrics.clone(), arrived, usage.prompt),
+            measure: RequestGuard::new(app.metrics.clone(), arrived, usage.prompt, 1),
             usage,
             state: State::Running,
             _in_flight: in_flight,
@@ -110,11 +110,12 @@ impl Generation {
             }
             let piece = match self.events.recv().await {
                 Some(Event::Admitted { cached }) => {
+                    self.measure.admitted(cached);
                     self.usage.cached = cached as usize;
                     continue;
                 }
                 Some(Event::Queued { .. } | Event::Prompt(_)) => continue,
-                Some(Event::Token { token, .. }) => self.token(token),
+                Some(Event::Token { choice, token, .. }) => self.token(choice, token),
                 Some(Event::Finished { reason, .. }) => {
                     let piece = self.text.finish(&self.tokens);
                     self.end(if piece.stopped { FinishReason::Stop } else { reason });
@@ -132,8 +133,8 @@ impl Generation {
         }
     }
 
-    fn token(&mut self, token: u32) -> Piece {
-        self.measure.token();
+    fn token(&mut self, choice: u16, token: u32) -> Piece {
+        self.measure.token(choice);
         self.usage.completion += 1;
         if self.ends.contains(&token) {
             return Piece::default();

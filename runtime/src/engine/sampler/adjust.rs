@@ -74,12 +74,14 @@ pub(super) fn adjust<'a>(
 fn keep_allowed(logits: &mut [f32], mask: &[u32]) {
     let words = mask.iter().copied().chain(std::iter::repeat(0));
     for (logits, word) in logits.chunks_mut(u32::BITS as usize).zip(words) {
-        if word == u32::MAX {
-            continue;
-        }
-        for (bit, logit) in logits.iter_mut().enumerate() {
-            if word >> bit & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
+        match word {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            _ => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    // Chosen, not branched on: masks are hard to foresee.
+                    *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+                }
             }
         }
     }

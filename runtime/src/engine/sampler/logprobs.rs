@@ -4,7 +4,7 @@
 //! computed. It must not know requests or text.
 
 use super::exp;
-use super::select::{most_likely, most_likely_few};
+use super::select::{LANES, most_likely, most_likely_few};
 
 /// How probable a token was, and which would have been more.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,20 +23,24 @@ pub struct Logprobs {
 #[must_use]
 pub fn logprobs(logits: &[f32], token: u32, n: u32) -> Logprobs {
     let (_, largest) = most_likely(logits);
-    let finite = logits.iter().filter(|logit| logit.is_finite());
-    let sum: f64 = finite.map(|logit| f64::from(exp(logit - largest))).sum();
+    let mut lanes = [0.0; LANES];
+    for chunk in logits.chunks(LANES) {
+        // What is no number adds nothing.
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(exp(logit - largest));
+        }
+    }
+    let sum: f64 = lanes.iter().sum();
     #[allow(clippy::cast_possible_truncation, reason = "a logarithm of 2^32 numbers below one is small")]
     let of = |logit: f32| {
-        if logit.is_finite() {
-            (f64::from(logit) - f64::from(largest) - sum.ln()) as f32
-        } else {
-            f32::NEG_INFINITY
-        }
+        let told = (f64::from(logit) - f64::from(largest) - sum.ln()) as f32;
+        if told.is_finite() { told } else { f32::NEG_INFINITY }
     };
-    let logit = logits.get(token as usize).copied().filter(|logit| logit.is_finite());
-    let logit = logit.unwrap_or(f32::NEG_INFINITY);
-    let before = |(id, other): &(u32, &f32)| **other > logit || (**other == logit && *id < token);
-    let rank = 1 + (0..).zip(logits).filter(before).count();
+    let at = token as usize;
+    let logit = logits.get(at).copied().filter(|logit| logit.is_finite()).unwrap_or(f32::NEG_INFINITY);
+    let (lower, higher) = logits.split_at(at.min(logits.len()));
+    let before = lower.iter().filter(|other| **other >= logit).count();
+    let rank = 1 + before + higher.iter().filter(|other| **other > logit).count();
     let mut top = Vec::new();
     most_likely_few(logits, n as usize, &mut top);
     Logprobs {

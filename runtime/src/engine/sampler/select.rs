@@ -8,9 +8,11 @@ use std::cmp::Ordering;
 /// Up to how many of the most likely are kept in order while the vocabulary is read once.
 pub(super) const FEW: usize = 256;
 /// Numbers that are worked on at once.
-const LANES: usize = 16;
-/// Weights that are this small, beside one of the likeliest, matter only where there are very many of them.
-const LIKELY: f32 = 1e-3;
+pub(super) const LANES: usize = 16;
+/// Bits of a weight that its magnitude leaves out: sixteen magnitudes for each power of two.
+const MANTISSA: u32 = 19;
+/// The magnitude of one.
+const LARGEST: u32 = 1.0f32.to_bits() >> MANTISSA;
 
 /// The sum in double precision, always in the same order.
 pub(super) fn sum(weights: &[f32]) -> f64 {
@@ -70,19 +72,14 @@ pub(super) fn most_likely_few(logits: &[f32], n: usize, ids: &mut Vec<u32>) {
 
 /// Makes all but the `n` largest weights zero, of equal ones those of higher ids.
 pub(super) fn keep_largest(weights: &mut [f32], n: usize, ids: &mut Vec<u32>) {
-    some(weights, 0.0, ids);
+    ids.clear();
+    ids.extend((0..).zip(weights.iter()).filter(|(_, weight)| **weight > 0.0).map(|(id, _)| id));
     if ids.len() > n {
         let (_, _, rest) = ids.select_nth_unstable_by(n - 1, |a, b| before(weights, *a, *b));
         for id in rest {
             weights[*id as usize] = 0.0;
         }
     }
-}
-
-/// Leaves in `ids` those of larger weights than `least`.
-fn some(weights: &[f32], least: f32, ids: &mut Vec<u32>) {
-    ids.clear();
-    ids.extend((0..).zip(weights).filter(|(_, weight)| **weight > least).map(|(id, _)| id));
 }
 
 /// The likelier comes first, and of equally likely ones the lower.
@@ -101,13 +98,28 @@ pub(super) fn prefix(weights: &mut Vec<f32>, wanted: f64) {
 }
 
 /// Makes all weights zero but the fewest, largest first and of equal ones those of the lowest ids, that add up to
-/// `wanted`: halves of what is left are weighed until the last one that belongs to them is found.
+/// `wanted`. No weight is above one.
+///
+/// Weights are added up by their magnitude, which says between which two the last one lies that belongs to them. Of
+/// those of its magnitude, halves are weighed until it is found.
 pub(super) fn nucleus(weights: &mut [f32], wanted: f64, ids: &mut Vec<u32>) {
-    // Few have most of it, as a rule.
-    let likely = weights.iter().filter(|weight| **weight > LIKELY).map(|weight| f64::from(*weight));
-    let least = if likely.sum::<f64>() >= wanted { LIKELY } else { 0.0 };
-    some(weights, least, ids);
-    let (mut left, mut mass) = (&mut ids[..], 0.0);
+    let magnitude = |weight: f32| (weight.to_bits() >> MANTISSA).min(LARGEST) as usize;
+    let mut masses = [0.0; LARGEST as usize + 1];
+    for weight in &*weights {
+        masses[magnitude(*weight)] += f64::from(*weight);
+    }
+    let mut mass = 0.0;
+    let last = masses.iter().rposition(|more| {
+        let reached = *more > 0.0 && mass + more >= wanted;
+        mass += if reached { 0.0 } else { *more };
+        reached
+    });
+    // Nothing is left out, but for rounding.
+    let Some(last) = last else { return };
+    ids.clear();
+    let there = |weight: f32| weight > 0.0 && magnitude(weight) == last;
+    ids.extend((0..).zip(weights.iter()).filter(|(_, weight)| there(**weight)).map(|(id, _)| id));
+    let mut left = &mut ids[..];
     while left.len() > 1 {
         let middle = left.len() / 2;
         left.select_nth_unstable_by(middle, |a, b| before(weights, *a, *b));
@@ -149,16 +161,20 @@ mod tests {
                 let mut found = Vec::new();
                 most_likely_few(&logits, n, &mut found);
                 assert_eq!(found, sorted[..n.min(sorted.len())], "{n} of {n_tokens}");
-                let mut weights: Vec<f32> = logits.iter().map(|logit| logit.exp2().max(0.0)).collect();
-                keep_largest(&mut weights, n.max(1), &mut Vec::new());
-                let kept: Vec<u32> =
-                    (0..).zip(&weights).filter(|(_, w)| **w > 0.0).map(|(id, _)| id).collect();
-                found.truncate(n.max(1));
-                found.sort_unstable();
-                assert!(n == 0 || kept == found, "{n} of {n_tokens}");
+                let all: Vec<f32> = logits.iter().map(|logit| (logit - 12.0).exp2().max(0.0)).collect();
+                let mut kept = all.clone();
+                keep_largest(&mut kept, n.max(1), &mut Vec::new());
+                let [there, gone] = [true, false].map(|is| {
+                    let of = all.iter().zip(&kept).filter(move |(_, kept)| (**kept > 0.0) == is);
+                    of.map(|(weight, _)| *weight).collect::<Vec<_>>()
+                });
+                assert_eq!(there.len(), n.max(1).min(sorted.len()), "{n} of {n_tokens}");
+                assert!(there.iter().all(|kept| gone.iter().all(|gone| kept >= gone)), "{n} of {n_tokens}");
             }
-            let all: Vec<f32> =
-                logits.iter().map(|logit| if logit.is_finite() { logit.exp2() } else { 0.0 }).collect();
+            let all: Vec<f32> = logits
+                .iter()
+                .map(|logit| if logit.is_finite() { (logit - 12.0).exp2() } else { 0.0 })
+                .collect();
             for share in [0.0, 0.3, 0.9, 0.999, 1.0] {
                 let (mut weights, mut mass, mut kept) = (all.clone(), 0.0, vec![false; n_tokens]);
                 let wanted = share * sum(&all);

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use crate::engine::Event;
 use crate::engine::constraint::Constraint;
 use crate::engine::handle::{Cancelled, Waits};
+use crate::engine::observe::Times;
 use crate::engine::sampler::Sampling;
 use crate::engine::sequence::SequenceId;
 
@@ -19,6 +21,11 @@ pub(super) struct Request {
     pub(super) ends: Arc<BTreeSet<u32>>,
     pub(super) min_tokens: u32,
     pub(super) sampling: Sampling,
+    pub(super) n: u16,
+    pub(super) max_tokens: u32,
+    pub(super) arrived: Instant,
+    /// Tokens of the longest of its answers that have ended.
+    pub(super) most_generated: u32,
     pub(super) logprobs: Option<u32>,
     pub(super) prompt_logprobs: Option<u32>,
     pub(super) events: mpsc::Sender<Event>,
@@ -35,6 +42,7 @@ pub(super) struct Choice {
     pub(super) request: SequenceId,
     pub(super) index: u16,
     pub(super) constraint: Option<Box<dyn Constraint>>,
+    pub(super) times: Times,
 }
 
 /// All that are not answered to the end.
@@ -45,20 +53,20 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// A request of so many choices, the names of which follow each other.
+    /// A request, the names of whose choices follow each other.
     pub(super) fn insert(
         &mut self,
         first: SequenceId,
-        n: u16,
         request: Request,
         constraint: Option<Box<dyn Constraint>>,
     ) {
-        for index in 1..n {
+        let times = Times::new(request.arrived);
+        for index in 1..request.n {
             let constraint = constraint.as_ref().map(|constraint| constraint.fork());
             let id = SequenceId(first.0 + u64::from(index));
-            self.choices.insert(id, Choice { request: first, index, constraint });
+            self.choices.insert(id, Choice { request: first, index, constraint, times });
         }
-        self.choices.insert(first, Choice { request: first, index: 0, constraint });
+        self.choices.insert(first, Choice { request: first, index: 0, constraint, times });
         self.requests.insert(first, request);
     }
 
@@ -96,12 +104,14 @@ impl Requests {
         self.choices.iter().filter(|(_, choice)| gone(choice)).map(|(id, _)| *id).collect()
     }
 
-    /// Forgets a choice, and after the last one its request.
-    pub(super) fn remove(&mut self, id: SequenceId) {
-        let Some(Choice { request, .. }) = self.choices.remove(&id) else { return };
+    /// Forgets a choice, and after the last one its request, which it gives back.
+    pub(super) fn remove(&mut self, id: SequenceId) -> Option<Request> {
+        let Choice { request, .. } = self.choices.remove(&id)?;
         let next = self.choices.range(request..).next();
-        if next.is_none_or(|(_, next)| next.request != request) {
-            self.requests.remove(&request);
+        if next.is_some_and(|(_, next)| next.request == request) {
+            None
+        } else {
+            self.requests.remove(&request)
         }
     }
 
