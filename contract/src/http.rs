@@ -21,6 +21,29 @@ pub const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 /// Text completions.
 pub const COMPLETIONS: &str = "/v1/completions";
 
+/// Messages, as Anthropic's API has them.
+pub const MESSAGES: &str = "/v1/messages";
+/// Counts the tokens of such messages.
+pub const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
+/// Responses, as OpenAI's newer API has them; nothing is stored.
+pub const RESPONSES: &str = "/v1/responses";
+/// Tokens of a text or of messages.
+pub const TOKENIZE: &str = "/tokenize";
+/// Text of tokens.
+pub const DETOKENIZE: &str = "/detokenize";
+/// The program's version.
+pub const VERSION: &str = "/version";
+/// Requests that are being answered.
+pub const LOAD: &str = "/load";
+/// 200 on the API's port while requests are served there; else 503.
+pub const HEALTH: &str = "/health";
+/// The same, as other servers name it.
+pub const PING: &str = "/ping";
+/// Header that names a request: a client's own name is kept, others get one.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Header that a client of Anthropic's API puts its key into.
+pub const API_KEY_HEADER: &str = "x-api-key";
+
 /// Header that names whose a request is, set by whoever stands before the runtime and knows. Without it, requests of
 /// one API key are of one tenant.
 pub const TENANT_HEADER: &str = "x-llmfleet-tenant";

@@ -3,6 +3,8 @@
 //!
 //! In: arguments, which may come from the environment, and the configuration's JSON. Out: [`Settings`]. Pure.
 
+pub mod server;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,8 @@ use contract::config::{
 use contract::device::DeviceClass;
 use contract::dtype::KvDType;
 use contract::http::{ADMIN_PORT, API_PORT};
+
+use server::ServerArgs;
 
 /// Sequences in flight where nobody says.
 const DEFAULT_CONCURRENCY: u32 = 4;
@@ -28,9 +32,9 @@ pub struct Args {
     /// A .gguf file, or a folder with one checkpoint in it.
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     model: Option<PathBuf>,
-    /// Name that clients ask for; the file's own if not given.
+    /// Name that clients ask for; the file's own if not given. Given again, names that it has too.
     #[arg(long, conflicts_with = "config")]
-    served_name: Option<String>,
+    served_name: Vec<String>,
     /// Tokens that one sequence may have; the model's own if not given.
     #[arg(long, conflicts_with = "config", value_parser = crate::command::positive::<u32>)]
     context_length: Option<u32>,
@@ -62,6 +66,9 @@ pub struct Args {
     /// File with the token that POST /drain must carry; without it, only SIGTERM drains.
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// Who may use the API, and how.
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// What a serving process does.
@@ -69,6 +76,8 @@ pub struct Args {
 pub struct Settings {
     /// Everything that changes the answer or the memory.
     pub config: RuntimeConfig,
+    /// Names that the model has beside its own.
+    pub aliases: Vec<String>,
     /// Sequences in flight.
     pub concurrency: u32,
     /// Requests that may wait.
@@ -87,6 +96,8 @@ pub struct Settings {
     pub admin_port: u16,
     /// Threads that compute; absent: as many as this process may use.
     pub threads: Option<usize>,
+    /// Who may use the API, and how.
+    pub server: ServerArgs,
     /// Whether others must first learn that this process is going away.
     pub managed: bool,
 }
@@ -122,6 +133,7 @@ impl Settings {
         }
         Ok(Self {
             config,
+            aliases: args.served_name.iter().skip(1).cloned().collect(),
             concurrency: args.concurrency,
             queue: DEFAULT_QUEUE,
             queue_tokens: DEFAULT_QUEUE_TOKENS,
@@ -131,6 +143,7 @@ impl Settings {
             port: args.port,
             admin_port: args.admin_port,
             threads: args.threads,
+            server: args.server.clone(),
             managed,
         })
     }
@@ -139,7 +152,7 @@ impl Settings {
 fn from_flags(args: &Args, model: &Path) -> Result<RuntimeConfig, SettingsError> {
     let path = |p: &Path| p.to_str().map(str::to_owned).ok_or_else(|| SettingsError::Path(p.to_owned()));
     let stem = model.file_stem().unwrap_or(model.as_os_str());
-    let served_name = match &args.served_name {
+    let served_name = match args.served_name.first() {
         Some(name) => name.clone(),
         None => path(Path::new(stem))?,
     };
@@ -181,6 +194,14 @@ mod tests {
         assert_eq!((s.config.served_name.as_str(), s.config.kv_dtype), ("tiny", KvDType::F16));
         assert_eq!((s.budget, s.concurrency), (Some(Bytes(4 << 30)), DEFAULT_CONCURRENCY));
         assert!(s.host.is_some_and(|h| h.is_loopback()) && !s.managed);
+    }
+
+    #[test]
+    fn the_first_name_is_the_models_and_others_are_aliases() {
+        let s = settings(&["--model", "m", "--served-name", "a", "--served-name", "b"], None).unwrap();
+        assert_eq!((s.config.served_name.as_str(), s.aliases), ("a", vec!["b".to_owned()]));
+        assert!(settings(&["--model", "m", "--tls-cert", "c"], None).is_err(), "a certificate needs its key");
+        assert!(settings(&["--model", "m", "--max-connections", "0"], None).is_err());
     }
 
     #[test]

@@ -7,35 +7,56 @@
 //! bytes → request::chat → ValidRequest → encode → EngineHandle.submit ⇒ Event → text → JSON or SSE
 //! ```
 
+mod about;
 pub mod admin;
-mod body;
+mod answer;
+mod answers;
+mod anthropic;
 mod client;
 mod error;
+pub mod gate;
 mod generation;
+mod intake;
+pub mod keys;
 mod openai;
+mod render;
+mod responses;
+pub mod server;
 mod sse;
+pub mod tls;
+mod tokenize;
+pub mod watched;
 
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use contract::bytes::Bytes;
-use contract::http::{CHAT_COMPLETIONS, COMPLETIONS, MODELS, Phase};
+use contract::http::{
+    CHAT_COMPLETIONS, COMPLETIONS, COUNT_TOKENS, DETOKENIZE, HEALTH, LOAD, MESSAGES, MODELS, PING, Phase,
+    RESPONSES, TOKENIZE, VERSION,
+};
 use contract::memory::MemoryPlan;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::engine::EngineHandle;
 use crate::metrics::Metrics;
 use crate::progress::Tracker;
 use crate::tokens::Tokens;
 use error::ApiError;
+use gate::Guard;
+use intake::Intake;
+
+/// Prompts that are cut into tokens at once: that takes a core each, and the engine needs them more.
+const ENCODERS: usize = 2;
 
 /// What handlers share.
 #[derive(Debug)]
 pub struct App {
-    /// Name that clients ask for.
-    pub served_name: String,
+    /// Names that clients ask for; the first is the model's own.
+    pub names: Vec<String>,
     /// How far loading is.
     pub progress: Tracker,
     /// The process's metrics.
@@ -43,6 +64,11 @@ pub struct App {
     /// Seconds since the epoch at which the process began, which the API calls the model's creation.
     started: u64,
     serving: OnceLock<Serving>,
+    guard: Guard,
+    /// Longest time that a request may take.
+    longest: Option<Duration>,
+    intake: Intake,
+    encoders: Semaphore,
     /// Requests that have been read and are not answered to the end.
     in_flight: watch::Sender<usize>,
     /// Whether new requests are taken.
@@ -64,19 +90,42 @@ pub struct Serving {
     pub mapped: Bytes,
     /// Whether the device is a simulated one.
     pub simulated: bool,
+    /// What answers depend on beside their requests.
+    pub fingerprint: String,
+}
+
+/// What the settings say of the API.
+#[derive(Debug, Default)]
+pub struct Front {
+    /// Names that clients ask for; the first is the model's own.
+    pub names: Vec<String>,
+    /// Who may come in.
+    pub guard: Guard,
+    /// Longest time that a request may take.
+    pub longest: Option<Duration>,
 }
 
 impl App {
-    /// The state of a process that has loaded nothing yet.
+    /// The state of a process that has loaded nothing yet and lets everybody in.
     #[must_use]
     pub fn new(served_name: &str, progress: Tracker) -> Arc<Self> {
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        Self::open(Front { names: vec![served_name.to_owned()], ..Front::default() }, progress)
+    }
+
+    /// The state of a process that has loaded nothing yet.
+    #[must_use]
+    pub fn open(Front { names, guard, longest }: Front, progress: Tracker) -> Arc<Self> {
+        let metrics = Arc::new(Metrics::new(names.first().map_or("", String::as_str)));
         Arc::new(Self {
-            served_name: served_name.to_owned(),
+            names,
             progress,
-            metrics: Arc::new(Metrics::new(served_name)),
-            started,
+            metrics,
+            started: now(),
             serving: OnceLock::new(),
+            guard,
+            longest,
+            intake: Intake::new(),
+            encoders: Semaphore::new(ENCODERS),
             in_flight: watch::Sender::new(0),
             admits: watch::Sender::new(true),
         })
@@ -105,11 +154,11 @@ impl App {
     fn serving(&self) -> Result<&Serving, ApiError> {
         let serving = self.serving.get().filter(|_| self.progress.phase() >= Phase::Ready);
         let serving = serving.ok_or_else(|| ApiError::unavailable("the model is still being loaded"))?;
-        if *self.admits.borrow() {
-            Ok(serving)
-        } else {
-            Err(ApiError::unavailable("this replica is draining; send the request again"))
-        }
+        if *self.admits.borrow() { Ok(serving) } else { Err(ApiError::draining()) }
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        self.serving.get().map(|serving| serving.fingerprint.clone())
     }
 }
 
@@ -130,14 +179,30 @@ impl Drop for InFlight {
     }
 }
 
+/// Seconds since the epoch.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
 /// The API's routes.
 pub fn app(app: Arc<App>) -> Router {
     Router::new()
-        .route(MODELS, get(openai::models))
+        .route(MODELS, get(about::models))
+        .route(&format!("{MODELS}/{{*id}}"), get(about::one_model))
+        .route(VERSION, get(about::version))
+        .route(LOAD, get(about::load))
+        .route(HEALTH, get(about::health))
+        .route(PING, get(about::health).post(about::health))
+        .route(TOKENIZE, post(tokenize::tokenize))
+        .route(DETOKENIZE, post(tokenize::detokenize))
         .route(CHAT_COMPLETIONS, post(openai::chat))
         .route(COMPLETIONS, post(openai::completions))
+        .route(RESPONSES, post(responses::responses))
+        .route(MESSAGES, post(anthropic::messages))
+        .route(COUNT_TOKENS, post(anthropic::count_tokens))
         .fallback(async || ApiError::no_route())
         .method_not_allowed_fallback(async || ApiError::no_method())
+        .layer(from_fn_with_state(app.clone(), gate::pass))
         .with_state(app)
 }
 

@@ -19,6 +19,7 @@ pub mod device;
 pub mod engine;
 pub mod exit;
 pub mod fetch;
+pub mod fingerprint;
 #[cfg(test)]
 mod fixture;
 pub mod http;

@@ -24,6 +24,7 @@ use crate::engine::sequence::{Class, Sequence, SequenceId};
 use crate::engine::worker::Worker;
 use crate::exit::{chain, report};
 use crate::fetch::read_manifest;
+use crate::fingerprint::{Basis, sampled};
 use crate::http::Serving;
 use crate::model::family::{Description, LoadRequest, ModelError};
 use crate::model::{Cache, Model};
@@ -74,11 +75,32 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
         queue_tokens: settings.queue_tokens,
     };
     let (worker, engine) = Worker::new(model, cache, limits);
-    let simulated = settings.simulated.is_some();
-    Ok((
-        worker,
-        Serving { tokens: Arc::new(tokens), engine, planned: fit.plan, allocated, mapped, simulated },
-    ))
+    let serving = Serving {
+        tokens: Arc::new(tokens),
+        engine,
+        planned: fit.plan,
+        allocated,
+        mapped,
+        simulated: settings.simulated.is_some(),
+        fingerprint: fingerprint(settings, &checkpoint, isa, threads)?,
+    };
+    Ok((worker, serving))
+}
+
+fn fingerprint(
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    isa: Isa,
+    threads: usize,
+) -> Result<String, ExitReport> {
+    let known = settings.config.digest.clone();
+    let known = known.or_else(|| read_manifest(&checkpoint.root).map(|manifest| manifest.digest));
+    let weights = match known {
+        Some(digest) => digest,
+        None => sampled(checkpoint).map_err(|e| report(ExitReason::VolumeFailed, &e))?,
+    };
+    let cache = format!("{:?}", settings.config.kv_dtype);
+    Ok(Basis { weights: &weights, kernels: isa.name(), cache: &cache, threads }.fingerprint())
 }
 
 /// The volume says what it holds, if a fetch job filled it.

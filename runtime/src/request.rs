@@ -1,13 +1,19 @@
 //! Wire request → [`ValidRequest`]. Nothing behind this re-checks.
 //!
-//! In: the bytes of a body and the name of the served model. Out: a request whose every field is in its bounds, or
+//! In: the bytes of a body and the names of the served model. Out: a request whose every field is in its bounds, or
 //! one sentence that names the field.
 //! A field that would change the answer and that we do not implement is refused; a harmless one is ignored, and
 //! named to the client. It must not know tokens, engines or HTTP.
 
+mod anthropic;
+mod bounds;
+mod choices;
 mod fields;
 mod messages;
+mod prompt;
+mod responses;
 mod sampling;
+pub mod tokenize;
 
 use serde_json::{Value as Json, json};
 
@@ -28,8 +34,16 @@ const COMPLETION_TOKENS: u32 = 16;
 /// A request that can be served as it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidRequest {
-    /// What to answer or to go on with.
-    pub prompt: Prompt,
+    /// The name that the model was asked for by.
+    pub model: String,
+    /// What to answer or to go on with; at least one, and only one of a chat.
+    pub prompts: Vec<Prompt>,
+    /// Whether the answer begins with the prompt.
+    pub echo: bool,
+    /// Answers to each prompt.
+    pub n: u16,
+    /// Whether it is told how probable tokens were, and of how many of the most likely in their place.
+    pub logprobs: Option<u32>,
     /// Most tokens of the answer; absent: as many as the context has room for.
     pub max_tokens: Option<u32>,
     /// How tokens are chosen.
@@ -53,6 +67,8 @@ pub enum Prompt {
     Chat(Vec<Message>),
     /// Plain text.
     Text(String),
+    /// Tokens, whatever they mean.
+    Tokens(Vec<u32>),
 }
 
 impl Prompt {
@@ -62,6 +78,7 @@ impl Prompt {
         match self {
             Self::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
             Self::Text(text) => text.len(),
+            Self::Tokens(_) => 0,
         }
     }
 
@@ -70,7 +87,7 @@ impl Prompt {
     pub const fn param(&self) -> &'static str {
         match self {
             Self::Chat(_) => "messages",
-            Self::Text(_) => "prompt",
+            Self::Text(_) | Self::Tokens(_) => "prompt",
         }
     }
 }
@@ -120,29 +137,87 @@ impl Invalid {
 }
 
 /// Reads a body of `/v1/chat/completions`.
-pub fn chat(body: &[u8], served: &str) -> Result<ValidRequest, Invalid> {
-    let mut fields = Fields::parse(body)?;
-    model(&mut fields, served)?;
+pub fn chat(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
+    chat_fields(Fields::parse(body)?, served)
+}
+
+/// Reads a body of `/v1/messages`.
+pub fn anthropic(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
+    let request = chat_fields(anthropic::translate(Fields::parse(body)?, false)?, served);
+    request.and_then(single).map_err(|error| match error {
+        // The one field whose name differs.
+        Invalid { kind, message, param: Some(param) } if param == "stop" => {
+            Invalid::new(kind, "stop_sequences", message.replacen("stop", "stop_sequences", 1))
+        }
+        other => other,
+    })
+}
+
+/// Reads a body of `/v1/messages/count_tokens`.
+pub fn anthropic_count(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
+    chat_fields(anthropic::translate(Fields::parse(body)?, true)?, served)
+}
+
+/// Reads a body of `/v1/responses`.
+pub fn responses(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
+    chat_fields(responses::translate(Fields::parse(body)?)?, served).and_then(single)
+}
+
+/// Of what only chat completions have words for in their answers.
+fn single(request: ValidRequest) -> Result<ValidRequest, Invalid> {
+    let unsupported = |name: &str| {
+        Err(Invalid::new(InvalidKind::Unsupported, name, format!("{name} is not supported by this endpoint")))
+    };
+    match request {
+        ValidRequest { n: 2.., .. } => unsupported("n"),
+        ValidRequest { logprobs: Some(_), .. } => unsupported("logprobs"),
+        request => Ok(request),
+    }
+}
+
+fn chat_fields(mut fields: Fields, served: &[String]) -> Result<ValidRequest, Invalid> {
+    let model = model(&mut fields, served)?;
     let messages = messages::messages(&mut fields)?;
+    fields.only("echo", false)?;
+    let logprobs = choices::of_chat(&mut fields)?;
     let most = fields.count("max_completion_tokens")?;
     let max_tokens = fields.count("max_tokens")?;
     if most.is_some() && max_tokens.is_some() && most != max_tokens {
         let message = "max_tokens is the older name of max_completion_tokens, and they say different things";
         return Err(Invalid::new(InvalidKind::Value, "max_tokens", message));
     }
-    common(fields, Prompt::Chat(messages), most.or(max_tokens))
+    let prompts = vec![Prompt::Chat(messages)];
+    common(fields, Asked { model, prompts, max_tokens: most.or(max_tokens), echo: false, logprobs })
 }
 
 /// Reads a body of `/v1/completions`.
-pub fn completion(body: &[u8], served: &str) -> Result<ValidRequest, Invalid> {
+pub fn completion(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
     let mut fields = Fields::parse(body)?;
-    model(&mut fields, served)?;
-    let prompt = prompt(&mut fields)?;
-    let max_tokens = fields.count("max_tokens")?.unwrap_or(COMPLETION_TOKENS);
-    common(fields, Prompt::Text(prompt), Some(max_tokens))
+    let model = model(&mut fields, served)?;
+    let prompts = prompt::prompts(&mut fields)?;
+    let max_tokens = Some(fields.count("max_tokens")?.unwrap_or(COMPLETION_TOKENS));
+    let echo = fields.flag("echo")?.unwrap_or(false);
+    let logprobs = choices::of_completion(&mut fields)?;
+    common(fields, Asked { model, prompts, max_tokens, echo, logprobs })
 }
 
-fn common(mut fields: Fields, prompt: Prompt, max_tokens: Option<u32>) -> Result<ValidRequest, Invalid> {
+/// What the endpoints name differently.
+struct Asked {
+    model: String,
+    prompts: Vec<Prompt>,
+    max_tokens: Option<u32>,
+    echo: bool,
+    logprobs: Option<u32>,
+}
+
+fn common(mut fields: Fields, asked: Asked) -> Result<ValidRequest, Invalid> {
+    let Asked { model, prompts, max_tokens, echo, logprobs } = asked;
+    let n = choices::n(&mut fields)?;
+    if prompts.len() * usize::from(n) > choices::MAX_CHOICES {
+        let message =
+            format!("{} prompts with n = {n} are more than {} answers", prompts.len(), choices::MAX_CHOICES);
+        return Err(Invalid::new(InvalidKind::Value, "n", message));
+    }
     let sampling = sampling::sampling(&mut fields, max_tokens)?;
     let stop = stop(&mut fields)?;
     let priority = fields.rank("priority")?.unwrap_or_default();
@@ -150,34 +225,42 @@ fn common(mut fields: Fields, prompt: Prompt, max_tokens: Option<u32>) -> Result
     let delivery = delivery(&mut fields)?;
     neutral(&mut fields)?;
     let ignored = fields.finish()?;
-    Ok(ValidRequest { prompt, max_tokens, sampling, stop, priority, cache_salt, delivery, ignored })
+    Ok(ValidRequest {
+        model,
+        prompts,
+        echo,
+        n,
+        logprobs,
+        max_tokens,
+        sampling,
+        stop,
+        priority,
+        cache_salt,
+        delivery,
+        ignored,
+    })
 }
 
-fn model(fields: &mut Fields, served: &str) -> Result<(), Invalid> {
+fn model(fields: &mut Fields, names: &[String]) -> Result<String, Invalid> {
+    let model = named_model(fields, names)?;
+    model.ok_or_else(|| Invalid::new(InvalidKind::Value, "model", "model is missing: name one"))
+}
+
+/// The model, for requests that need not name it.
+fn named_model(fields: &mut Fields, names: &[String]) -> Result<Option<String>, Invalid> {
     let model = fields.text("model")?;
-    let model =
-        model.ok_or_else(|| Invalid::new(InvalidKind::Value, "model", "model is missing: name one"))?;
-    if model == served {
+    model.iter().try_for_each(|model| served(model, names))?;
+    Ok(model)
+}
+
+/// Whether a model of this name is served.
+pub fn served(model: &str, names: &[String]) -> Result<(), Invalid> {
+    if names.iter().any(|name| name == model) {
         return Ok(());
     }
-    let message = format!("the model {model:?} is not served here; {served:?} is");
+    let shown = fields::short(&Json::from(model));
+    let message = format!("the model {shown} is not served here; {} is", names.join(", "));
     Err(Invalid::new(InvalidKind::Model, "model", message))
-}
-
-fn prompt(fields: &mut Fields) -> Result<String, Invalid> {
-    let wrong = || {
-        let message = "prompt must be one text; lists of several texts or of tokens are not supported";
-        Invalid::new(InvalidKind::Value, "prompt", message)
-    };
-    match fields.take("prompt") {
-        Some(Json::String(text)) => Ok(text),
-        Some(Json::Array(mut list)) if list.len() == 1 => match list.remove(0) {
-            Json::String(text) => Ok(text),
-            _ => Err(wrong()),
-        },
-        Some(_) => Err(wrong()),
-        None => Err(Invalid::new(InvalidKind::Value, "prompt", "prompt is missing")),
-    }
 }
 
 fn stop(fields: &mut Fields) -> Result<Vec<String>, Invalid> {
@@ -232,12 +315,8 @@ fn delivery(fields: &mut Fields) -> Result<Delivery, Invalid> {
 fn neutral(fields: &mut Fields) -> Result<(), Invalid> {
     let none: [Json; 0] = [];
     let table = [
-        ("n", vec![json!(1)]),
         ("best_of", vec![json!(1)]),
-        ("echo", vec![json!(false)]),
         ("suffix", vec![json!("")]),
-        ("logprobs", vec![json!(false)]),
-        ("top_logprobs", vec![json!(0)]),
         ("response_format", vec![json!({"type": "text"})]),
         ("tools", vec![json!(none)]),
         ("tool_choice", vec![json!("none"), json!("auto")]),
@@ -259,5 +338,7 @@ fn neutral(fields: &mut Fields) -> Result<(), Invalid> {
     Ok(())
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ pub struct Tokens {
     ends: Arc<BTreeSet<u32>>,
     /// Bytes of the longest token's text, as the vocabulary spells it.
     longest: usize,
+    /// Tokens that the model knows.
+    vocab: u32,
 }
 
 /// A checkpoint without a usable tokenizer.
@@ -131,7 +133,7 @@ impl Tokens {
         ends.extend(checkpoint.config.iter().flat_map(|c| ids(&c["eos_token_id"])));
         ends.extend(special("eos_token").and_then(|t| tokenizer.token_to_id(&t)));
         // The tokenizer's own post-processor writes what goes before plain text.
-        Ok(Self { tokenizer, prefix: Vec::new(), template, ends: Arc::new(ends), longest: 0 })
+        Ok(Self { tokenizer, prefix: Vec::new(), template, ends: Arc::new(ends), longest: 0, vocab: 0 })
     }
 
     fn checked(self, vocab: u32) -> Result<Self, TokensError> {
@@ -142,7 +144,7 @@ impl Tokens {
             Some(token) if token >= vocab => Err(TokensError::Vocabulary { token, vocab }),
             None => Err(TokensError::Missing("vocabulary")),
             Some(_) if !self.ends.iter().any(|end| *end < vocab) => Err(TokensError::NoEnd),
-            Some(_) => Ok(Self { longest, ..self }),
+            Some(_) => Ok(Self { longest, vocab, ..self }),
         }
     }
 
@@ -170,6 +172,30 @@ impl Tokens {
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
         let encoding = self.tokenizer.encode_fast(text, true).map_err(EncodeError::Tokenizer)?;
         Ok(self.prefix.iter().chain(encoding.get_ids()).copied().collect())
+    }
+
+    /// The tokens of a text alone, without what goes before plain text.
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(EncodeError::Tokenizer)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Tokens that the model knows: its ids are below that.
+    #[must_use]
+    pub const fn vocab(&self) -> u32 {
+        self.vocab
+    }
+
+    /// A token as the vocabulary spells it; empty for those that only the model has.
+    #[must_use]
+    pub fn spelling(&self, token: u32) -> String {
+        self.tokenizer.id_to_token(token).unwrap_or_default()
+    }
+
+    /// Text of tokens, special ones included.
+    #[must_use]
+    pub fn decode_all(&self, tokens: &[u32]) -> String {
+        self.tokenizer.decode(tokens, false).unwrap_or_default()
     }
 
     /// Whether this token controls the model and is no text.

@@ -11,18 +11,20 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt;
 use contract::exit::{ExitReason, ExitReport};
 use contract::http::Phase;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
 use tokio::sync::oneshot;
 
 use crate::command::{listen, terminations};
 use crate::config::{Args, Settings};
 use crate::exit::report;
 use crate::http::admin::{Drain, admin};
-use crate::http::{App, app};
+use crate::http::gate::Guard;
+use crate::http::keys::Keys;
+use crate::http::server::{Listening, serve};
+use crate::http::watched::{Watched, watch};
+use crate::http::{App, Front, app, tls};
 use crate::load::load;
 use crate::metrics::EngineMetrics;
 use crate::progress::Tracker;
@@ -35,7 +37,8 @@ const CONVERGENCE: Duration = Duration::from_secs(3);
 pub async fn run(args: &Args) -> Result<(), ExitReport> {
     let settings = settings(args)?;
     let mut terminate = terminations()?;
-    let app_state = App::new(&settings.config.served_name, Tracker::default());
+    let app_state = App::open(front(&settings).await?, Tracker::default());
+    let tls = certificate(&settings).await?;
     let (api, admin_listener) =
         (listen(settings.host, settings.port).await?, listen(settings.host, settings.admin_port).await?);
     let address = api.local_addr().map_err(|e| report(ExitReason::Internal, &e))?;
@@ -44,9 +47,16 @@ pub async fn run(args: &Args) -> Result<(), ExitReport> {
     let drain = drain_guard(args, &settings)?;
     tokio::spawn(axum::serve(admin_listener, admin(app_state.clone(), drain)).into_future());
     let (stop, stopped) = oneshot::channel();
-    let mut server = tokio::spawn(serve(api, app(app_state.clone()), stopped));
+    let stopped = async {
+        // Dropping the sender stops as well.
+        let _ = stopped.await;
+    };
+    let encrypted = tls.is_some();
+    let listening = Listening { listener: api, most: settings.server.max_connections, tls };
+    let mut server = tokio::spawn(serve(listening, app(app_state.clone()), stopped));
     let mut ended = engine(settings.clone(), Isa::detect(), app_state.clone())?;
-    tokio::spawn(greet(app_state.progress.clone(), settings.clone(), address));
+    let scheme = if encrypted { "https" } else { "http" };
+    tokio::spawn(greet(app_state.progress.clone(), settings.clone(), format!("{scheme}://{address}")));
 
     tokio::select! {
         result = &mut ended => return Err(ended_report(result)),
@@ -100,18 +110,32 @@ fn drain_guard(args: &Args, settings: &Settings) -> Result<Option<Drain>, ExitRe
     Ok(Some(Drain { token: token.trim().to_owned(), within }))
 }
 
-async fn serve(listener: TcpListener, app: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    // Tokens are small and must not wait for each other.
-    let listener = listener.tap_io(|tcp| {
-        if let Err(error) = tcp.set_nodelay(true) {
-            tracing::debug!(%error, "a connection is without TCP_NODELAY");
-        }
-    });
-    let stopped = async {
-        // Dropping the sender stops as well.
-        let _ = stopped.await;
+/// What the settings say of the API, with the keys that they name.
+async fn front(settings: &Settings) -> Result<Front, ExitReport> {
+    let server = &settings.server;
+    let keys = match &server.api_keys_file {
+        None => None,
+        Some(path) => Some(watch(vec![path.clone()], Keys::parse).await.map_err(|e| invalid(&e))?),
     };
-    axum::serve(listener, app).with_graceful_shutdown(stopped).await
+    let names = std::iter::once(&settings.config.served_name).chain(&settings.aliases).cloned().collect();
+    let guard = Guard { keys, origins: server.cors_origin.clone() };
+    let longest = server.max_request_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    Ok(Front { names, guard, longest })
+}
+
+/// The certificate that the settings name.
+async fn certificate(settings: &Settings) -> Result<Option<Watched<ServerConfig>>, ExitReport> {
+    match (&settings.server.tls_cert, &settings.server.tls_key) {
+        (Some(chain), Some(key)) => {
+            let files = vec![chain.clone(), key.clone()];
+            Ok(Some(watch(files, tls::parse).await.map_err(|e| invalid(&e))?))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn invalid(error: &dyn std::error::Error) -> ExitReport {
+    report(ExitReason::ConfigInvalid, error)
 }
 
 /// Starts the engine's thread; the receiver hears how it ended, which it never should.
@@ -151,17 +175,17 @@ fn ended_report(result: Result<Result<(), ExitReport>, oneshot::error::RecvError
 }
 
 /// Says where the model is served, once it is.
-async fn greet(progress: Tracker, settings: Settings, address: std::net::SocketAddr) {
+async fn greet(progress: Tracker, settings: Settings, address: String) {
     progress.reached(Phase::Ready).await;
     if progress.phase() != Phase::Ready {
         return;
     }
     let seconds: f64 = progress.snapshot().seconds.iter().map(|(_, s)| s).sum();
     let name = &settings.config.served_name;
-    tracing::info!(model = name, %address, seconds, "ready");
+    tracing::info!(model = name, address, seconds, "ready");
     if !settings.managed && io::stderr().is_terminal() {
-        eprintln!("\n  {name} is served at http://{address}/v1 (ready in {seconds:.1} s). Try:\n");
-        eprintln!("  curl http://{address}/v1/chat/completions -H 'content-type: application/json' \\");
+        eprintln!("\n  {name} is served at {address}/v1 (ready in {seconds:.1} s). Try:\n");
+        eprintln!("  curl {address}/v1/chat/completions -H 'content-type: application/json' \\");
         eprintln!(
             "    -d '{{\"model\":\"{name}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'\n"
         );

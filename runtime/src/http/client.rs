@@ -6,13 +6,17 @@
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
 use contract::http::TENANT_HEADER;
 use sha2::{Digest, Sha256};
 
+use super::keys;
 use crate::engine::sequence::Class;
 use crate::engine::tenants::Tenant;
+
+/// What stands before a key where a tenant's header would.
+const KEY: &str = "key";
 
 /// Who asks. Neither names nor keys are kept, only their digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +24,12 @@ pub(super) struct Client([u8; 32]);
 
 impl Client {
     fn of(headers: &HeaderMap) -> Self {
-        let named = [TENANT_HEADER, header::AUTHORIZATION.as_str()];
-        let name = named.iter().find_map(|name| Some((name, headers.get(*name)?)));
+        let tenant = headers.get(TENANT_HEADER).map(|name| (TENANT_HEADER, name.as_bytes()));
+        let name = tenant.or_else(|| Some((KEY, keys::carried(headers)?)));
         let mut digest = Sha256::new();
-        if let Some((header, value)) = name {
+        if let Some((what, value)) = name {
             // A tenant cannot take the name of a key.
-            digest.update(header);
+            digest.update(what);
             digest.update([0]);
             digest.update(value);
         }
@@ -62,6 +66,7 @@ mod tests {
         let key = client(&[("authorization", "Bearer a")]);
         let tenant = client(&[(TENANT_HEADER, "Bearer a")]);
         assert_eq!(nobody, client(&[]));
+        assert_eq!(key, client(&[("x-api-key", "a")]), "the same key, whichever way it comes");
         assert!(nobody != key && key != tenant && nobody != tenant);
         assert_eq!(tenant, client(&[(TENANT_HEADER, "Bearer a"), ("authorization", "Bearer b")]));
         let (plain, salted) = (key.class(0, ""), key.class(1, "x"));

@@ -1,9 +1,11 @@
-//! One answer as it is generated: events of the engine become text, an end and a count.
+//! The answers to one prompt as they are generated: events of the engine become text, ends and a count.
 //!
-//! In: a [`ValidRequest`]. Out: [`Part`]s.
+//! In: a [`ValidRequest`]. Out: [`Part`]s, each of one of the choices.
 //! Streamed and whole answers are made of the same parts, so they cannot differ.
 
-use std::collections::BTreeSet;
+pub(super) mod choice;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,22 +19,32 @@ use crate::engine::{Event, Events, FinishReason, Job, Place};
 use crate::metrics::RequestGuard;
 use crate::request::{self, Invalid, InvalidKind, Prompt, ValidRequest};
 use crate::tokens::Tokens;
-use crate::tokens::stream::{Piece, TextStream};
+use choice::{Choice, Told};
 
-/// A request that the engine works on. Dropping it cancels the request.
+/// A prompt that the engine works on. Dropping it cancels the work.
 pub(super) struct Generation {
     tokens: Arc<Tokens>,
     ends: Arc<BTreeSet<u32>>,
     events: Events,
-    text: TextStream,
+    choices: Vec<Choice>,
+    /// The prompt, where answers begin with it.
+    echo: Option<Echo>,
     measure: RequestGuard,
     usage: Usage,
-    state: State,
+    /// What has not been taken yet.
+    ready: VecDeque<(usize, Part)>,
+    ended: bool,
     _in_flight: InFlight,
 }
 
+/// The text of a prompt, and how probable its tokens were.
+struct Echo {
+    text: String,
+    told: Vec<Told>,
+}
+
 /// Tokens of a request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) prompt: usize,
     /// Of those of the prompt, how many the cache had.
@@ -40,117 +52,188 @@ pub(super) struct Usage {
     pub(super) completion: usize,
 }
 
-/// What comes next of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Text(String),
-    End(FinishReason),
-    Failed,
+impl Usage {
+    pub(super) const fn add(&mut self, Self { prompt, cached, completion }: Self) {
+        self.prompt += prompt;
+        self.cached += cached;
+        self.completion += completion;
+    }
 }
 
-enum State {
-    Running,
-    Ending(FinishReason),
-    Ended,
+/// What comes next of an answer.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// So many others come first.
+    Queued(u32),
+    /// Text, and how probable its tokens were, if that was asked for.
+    Text(String, Vec<Told>),
+    End(End),
+    /// All tokens of a prompt and its answers; it comes last.
+    Counted(Usage),
+    Failed(ApiError),
+}
+
+/// How an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) reason: FinishReason,
+    /// The stop string that ended it.
+    pub(super) stop: Option<String>,
+}
+
+/// Whose request it is, and what all its prompts have in common.
+pub(super) struct Common<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) client: &'a Client,
+    pub(super) request: &'a ValidRequest,
+    pub(super) arrived: Instant,
 }
 
 impl Generation {
-    /// Encodes the prompt and hands the request to the engine.
-    pub(super) async fn start(
-        app: &Arc<App>,
-        place: Place,
-        client: &Client,
-        request: ValidRequest,
-    ) -> Result<Self, ApiError> {
-        let arrived = Instant::now();
+    /// Encodes a prompt and hands it to the engine.
+    pub(super) async fn start(common: &Common<'_>, place: Place, prompt: Prompt) -> Result<Self, ApiError> {
+        let Common { app, client, request, arrived } = common;
         let in_flight = InFlight::new(app);
         let serving = app.serving()?;
-        let ValidRequest { prompt, max_tokens, sampling, stop, priority, cache_salt, .. } = request;
-        let context = serving.engine.context();
+        let ValidRequest { max_tokens, sampling, stop, priority, cache_salt, echo, n, logprobs, .. } =
+            request;
         let prompt_param = prompt.param();
-        if prompt.bytes() > serving.tokens.most_bytes(context) {
-            let message = format!("the prompt of {} bytes is longer than the context", prompt.bytes());
-            return Err(Invalid::new(InvalidKind::ContextLength, prompt_param, message).into());
-        }
-        let prompt = encode(serving.tokens.clone(), prompt).await?;
-        let max_tokens = room(prompt_param, prompt.len(), max_tokens, context)?;
-        let (ends, min_tokens) = (ends(&serving.tokens, &sampling), sampling.min_tokens);
+        let echoed = match &prompt {
+            Prompt::Text(text) if *echo => Some(text.clone()),
+            Prompt::Tokens(ids) if *echo => Some(serving.tokens.decode(ids)),
+            _ => None,
+        };
+        let prompt = encode(app, prompt, true).await?;
+        let Some(first) = prompt.first() else {
+            return Err(Invalid::new(InvalidKind::Value, prompt_param, "the prompt has no tokens").into());
+        };
+        let first = logprobs.map(|_| Told::unknown(&serving.tokens, *first));
+        let echo = echoed.map(|text| Echo { text, told: first.into_iter().collect() });
         let usage = Usage { prompt: prompt.len(), ..Usage::default() };
-        let class = client.class(priority, &cache_salt);
-        let sampling = draws(sampling);
-        let job = Job { ends: ends.clone(), min_tokens, sampling, class, ..Job::new(prompt, max_tokens) };
+        let ends = ends(&serving.tokens, sampling);
+        let job = Job {
+            n: *n,
+            max_tokens: room(prompt_param, prompt.len(), *max_tokens, serving.engine.context())?,
+            ends: ends.clone(),
+            min_tokens: sampling.min_tokens,
+            sampling: draws(sampling),
+            class: client.class(*priority, cache_salt),
+            constraint: None,
+            logprobs: *logprobs,
+            prompt_logprobs: logprobs.filter(|_| echo.is_some()),
+            deadline: app.longest.map(|longest| *arrived + longest),
+            prompt,
+        };
         let events = serving.engine.submit(place, job)?;
         Ok(Self {
             tokens: serving.tokens.clone(),
             ends,
             events,
-            text: TextStream::new(stop),
-            measure: RequestGuard::new(app.metrics.clone(), arrived, usage.prompt, 1),
+            choices: (0..*n).map(|_| Choice::new(stop.clone())).collect(),
+            echo,
+            measure: RequestGuard::new(app.metrics.clone(), *arrived, usage.prompt, *n),
             usage,
-            state: State::Running,
+            ready: VecDeque::new(),
+            ended: false,
             _in_flight: in_flight,
         })
     }
 
-    /// Tokens so far.
-    pub(super) const fn usage(&self) -> Usage {
-        self.usage
+    /// Tokens of the prompt.
+    pub(super) const fn prompt_tokens(&self) -> usize {
+        self.usage.prompt
     }
 
-    /// The next part; `None` after the end.
-    pub(super) async fn next(&mut self) -> Option<Part> {
+    /// The next part, and the choice that it is of; `None` after the end.
+    pub(super) async fn next(&mut self) -> Option<(usize, Part)> {
         loop {
-            match self.state {
-                State::Running => {}
-                State::Ending(reason) => {
-                    self.state = State::Ended;
-                    return Some(Part::End(reason));
-                }
-                State::Ended => return None,
+            if let Some(part) = self.ready.pop_front() {
+                return Some(part);
             }
-            let piece = match self.events.recv().await {
+            if self.ended {
+                return None;
+            }
+            match self.events.recv().await {
+                Some(Event::Queued { ahead }) => return Some((0, Part::Queued(ahead))),
                 Some(Event::Admitted { cached }) => {
                     self.measure.admitted(cached);
                     self.usage.cached = cached as usize;
-                    continue;
                 }
-                Some(Event::Queued { .. } | Event::Prompt(_)) => continue,
-                Some(Event::Token { choice, token, .. }) => self.token(choice, token),
-                Some(Event::Finished { reason, .. }) => {
-                    let piece = self.text.finish(&self.tokens);
-                    self.end(if piece.stopped { FinishReason::Stop } else { reason });
-                    piece
+                Some(Event::Prompt(logprobs)) => {
+                    if let Some(echo) = &mut self.echo {
+                        echo.told.push(Told::new(&self.tokens, &logprobs));
+                    }
                 }
+                Some(Event::Token { choice, token, logprobs }) => {
+                    let told = logprobs.map(|logprobs| Told::new(&self.tokens, &logprobs));
+                    self.token(choice, token, told);
+                }
+                Some(Event::Finished { reason: FinishReason::Deadline, .. }) => {
+                    self.failed(ApiError::too_long())
+                }
+                Some(Event::Finished { choice, reason }) => self.finished(choice, reason),
                 Some(Event::Failed(_)) | None => {
-                    self.measure.failed();
-                    self.state = State::Ended;
-                    return Some(Part::Failed);
+                    self.failed(ApiError::internal("the answer could not be computed"));
                 }
-            };
-            if !piece.text.is_empty() {
-                return Some(Part::Text(piece.text));
             }
         }
     }
 
-    fn token(&mut self, choice: u16, token: u32) -> Piece {
-        self.measure.token(choice);
+    fn token(&mut self, number: u16, token: u32, told: Option<Told>) {
+        self.measure.token(number);
         self.usage.completion += 1;
+        self.begin();
+        let Some(choice) = self.choices.get_mut(usize::from(number)).filter(|choice| !choice.ended) else {
+            return;
+        };
         if self.ends.contains(&token) {
-            return Piece::default();
+            return;
         }
-        let piece = self.text.push(&self.tokens, token);
-        if piece.stopped {
-            // The engine notices that nobody listens any more, and stops as well.
-            self.events.close();
-            self.end(FinishReason::Stop);
+        let (part, stop) = choice.push(&self.tokens, token, told);
+        self.ready.extend(part.map(|part| (usize::from(number), part)));
+        if stop.is_some() {
+            self.events.cancel(number);
+            self.end(number, End { reason: FinishReason::Stop, stop });
         }
-        piece
     }
 
-    fn end(&mut self, reason: FinishReason) {
-        self.measure.finished(reason);
-        self.state = State::Ending(reason);
+    fn finished(&mut self, number: u16, reason: FinishReason) {
+        self.begin();
+        let Some(choice) = self.choices.get_mut(usize::from(number)).filter(|choice| !choice.ended) else {
+            return;
+        };
+        let (part, stop) = choice.finish(&self.tokens);
+        self.ready.extend(part.map(|part| (usize::from(number), part)));
+        let reason = if stop.is_some() { FinishReason::Stop } else { reason };
+        self.end(number, End { reason, stop });
+    }
+
+    /// What the answers begin with, once all of the prompt has been read.
+    fn begin(&mut self) {
+        let Some(Echo { text, told }) = self.echo.take() else { return };
+        for index in 0..self.choices.len() {
+            self.ready.push_back((index, Part::Text(text.clone(), told.clone())));
+        }
+    }
+
+    fn end(&mut self, number: u16, end: End) {
+        let index = usize::from(number);
+        self.choices[index].ended = true;
+        self.measure.finished(end.reason);
+        self.ready.push_back((index, Part::End(end)));
+        if self.choices.iter().all(|choice| choice.ended) {
+            self.events.close();
+            self.ended = true;
+            self.ready.push_back((index, Part::Counted(self.usage)));
+        }
+    }
+
+    fn failed(&mut self, error: ApiError) {
+        // The engine notices that nobody listens any more, and stops as well.
+        self.events.close();
+        self.measure.failed();
+        self.ended = true;
+        self.ready.push_back((0, Part::Failed(error)));
     }
 }
 
@@ -165,7 +248,7 @@ fn ends(tokens: &Tokens, sampling: &request::Sampling) -> Arc<BTreeSet<u32>> {
 }
 
 /// What of a request's wishes the sampler has to know.
-fn draws(asked: request::Sampling) -> Sampling {
+fn draws(asked: &request::Sampling) -> Sampling {
     Sampling {
         temperature: asked.temperature,
         top_p: asked.top_p,
@@ -176,22 +259,46 @@ fn draws(asked: request::Sampling) -> Sampling {
             repetition: asked.repetition_penalty,
             presence: asked.presence_penalty,
             frequency: asked.frequency_penalty,
-            bias: asked.logit_bias,
+            bias: asked.logit_bias.clone(),
         },
     }
 }
 
-/// Encoding a long text takes a while, in which the one thread of the listeners must go on.
-async fn encode(tokens: Arc<Tokens>, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
+/// The tokens of a prompt. Cutting a long text takes a while, in which the one thread of the listeners must go on; and
+/// few do so at once, since it is the engine that should compute. `special`: with what goes before plain text.
+pub(super) async fn encode(app: &App, prompt: Prompt, special: bool) -> Result<Vec<u32>, ApiError> {
+    let serving = app.serving()?;
+    let (tokens, context, param) = (serving.tokens.clone(), serving.engine.context(), prompt.param());
+    if prompt.bytes() > tokens.most_bytes(context) {
+        let message = format!(
+            "{param} has {} bytes, which are more than the context of {context} tokens can be",
+            prompt.bytes()
+        );
+        return Err(Invalid::new(InvalidKind::ContextLength, param, message).into());
+    }
+    if let Prompt::Tokens(ids) = prompt {
+        known(&tokens, param, &ids)?;
+        return Ok(ids);
+    }
+    let _turn = app.encoders.acquire().await.map_err(|_| ApiError::internal("the server is ending"))?;
     let encoded = tokio::task::spawn_blocking(move || match prompt {
         Prompt::Chat(messages) => tokens.encode_chat(&messages),
-        Prompt::Text(text) => tokens.encode_text(&text),
+        Prompt::Text(text) if special => tokens.encode_text(&text),
+        Prompt::Text(text) => tokens.encode_bare(&text),
+        Prompt::Tokens(ids) => Ok(ids),
     });
-    let encoded = encoded.await.map_err(|_| ApiError::internal("the prompt could not be encoded"))??;
-    if encoded.is_empty() {
-        return Err(Invalid::new(InvalidKind::Value, "prompt", "the prompt has no tokens").into());
+    Ok(encoded.await.map_err(|_| ApiError::internal("the prompt could not be encoded"))??)
+}
+
+/// Only ids that the model has may reach it.
+pub(super) fn known(tokens: &Tokens, param: &str, ids: &[u32]) -> Result<(), Invalid> {
+    match ids.iter().find(|id| **id >= tokens.vocab()) {
+        None => Ok(()),
+        Some(id) => {
+            let message = format!("{param} has the token {id}, but the model's are below {}", tokens.vocab());
+            Err(Invalid::new(InvalidKind::Value, param, message))
+        }
     }
-    Ok(encoded)
 }
 
 /// Tokens that the answer may have.

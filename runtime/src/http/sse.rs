@@ -1,4 +1,4 @@
-//! An answer as server-sent events: chunks, perhaps a count, `[DONE]`.
+//! An answer as server-sent events.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -6,32 +6,23 @@ use std::convert::Infallible;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use serde_json::Value;
 
-use super::body::Header;
-use super::error::ApiError;
-use super::generation::{Generation, Part};
-
-/// What ends every stream.
-const DONE: &str = "[DONE]";
+use super::answers::Answers;
+use super::generation::Part;
+use super::render::Render;
 
 struct Streaming {
-    generation: Generation,
-    header: Header,
-    usage: bool,
+    answers: Answers,
+    render: Box<dyn Render>,
     /// Events that are ready to go.
     ready: VecDeque<Event>,
+    ended: bool,
 }
 
 /// Streams an answer; the client's going away drops it, and so cancels the request.
-pub(super) fn stream(generation: Generation, header: Header, usage: bool) -> Response {
-    let first = header.first().map(|mut chunk| {
-        if usage {
-            chunk["usage"] = Value::Null;
-        }
-        data(&chunk)
-    });
-    let state = Streaming { generation, header, usage, ready: first.into_iter().collect() };
+pub(super) fn stream(answers: Answers, mut render: Box<dyn Render>) -> Response {
+    let ready = render.begin(answers.n(), answers.prompt_tokens()).into();
+    let state = Streaming { answers, render, ready, ended: false };
     let events = stream::unfold(state, |mut state| async {
         let event = state.next().await?;
         Some((Ok::<_, Infallible>(event), state))
@@ -41,34 +32,27 @@ pub(super) fn stream(generation: Generation, header: Header, usage: bool) -> Res
 
 impl Streaming {
     async fn next(&mut self) -> Option<Event> {
-        if let Some(event) = self.ready.pop_front() {
-            return Some(event);
-        }
-        match self.generation.next().await? {
-            Part::Text(text) => Some(self.chunk(self.header.text(&text))),
-            Part::End(reason) => {
-                if self.usage {
-                    self.ready.push_back(data(&self.header.usage(self.generation.usage())));
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            let events = match self.answers.next().await {
+                Some((_, Part::Failed(error))) => {
+                    self.ended = true;
+                    self.render.failed(&error)
                 }
-                self.ready.push_back(Event::default().data(DONE));
-                Some(self.chunk(self.header.end(reason)))
-            }
-            Part::Failed => {
-                self.ready.push_back(Event::default().data(DONE));
-                Some(data(&ApiError::internal("the answer could not be computed").body()))
-            }
+                // A comment, which clients skip: only people and proxies want to know.
+                Some((_, Part::Queued(ahead))) => vec![Event::default().comment(format!("queued {ahead}"))],
+                Some((index, part)) => self.render.part(index, part),
+                None => {
+                    self.ended = true;
+                    self.render.end(self.answers.usage())
+                }
+            };
+            self.ready.extend(events);
         }
     }
-
-    /// With counting asked for, every chunk has the field.
-    fn chunk(&self, mut chunk: Value) -> Event {
-        if self.usage {
-            chunk["usage"] = Value::Null;
-        }
-        data(&chunk)
-    }
-}
-
-fn data(value: &Value) -> Event {
-    Event::default().data(value.to_string())
 }

@@ -15,6 +15,9 @@ use crate::engine::worker::Worker;
 use crate::fixture::toy::{self, Rule, limits, toy};
 use crate::http::admin::{Drain, admin};
 
+mod choices;
+mod dialects;
+
 const CONTEXT: u32 = 64;
 
 fn geometry() -> ModelGeometry {
@@ -30,13 +33,28 @@ fn loading() -> Arc<App> {
 }
 
 fn ready(rule: Rule) -> Arc<App> {
-    let state = loading();
+    loaded(loading(), rule)
+}
+
+fn ready_as(front: Front) -> Arc<App> {
+    loaded(App::open(front, Tracker::default()), Rule::Successor)
+}
+
+fn loaded(state: Arc<App>, rule: Rule) -> Arc<App> {
     let (model, cache) = toy(rule, 8);
     let (worker, engine) = Worker::new(model, cache, limits(CONTEXT, 2, 4));
     std::thread::spawn(|| worker.run());
     let tokens = Arc::new(Tokens::from_metadata(&toy::metadata(), geometry().vocab).unwrap());
     let (planned, allocated) = (MemoryPlan::default(), MemoryPlan::default());
-    state.serve(Serving { tokens, engine, planned, allocated, mapped: Bytes::ZERO, simulated: false });
+    state.serve(Serving {
+        tokens,
+        engine,
+        planned,
+        allocated,
+        mapped: Bytes::ZERO,
+        simulated: false,
+        fingerprint: "fp_toy".into(),
+    });
     state
 }
 
@@ -178,7 +196,13 @@ async fn errors_have_the_shape_that_clients_know() {
             json!("temperature"),
             json!("invalid_value"),
         ),
-        (CHAT_COMPLETIONS, chat("a", &json!({"n": 2})), 400, json!("n"), json!("unsupported_parameter")),
+        (
+            CHAT_COMPLETIONS,
+            chat("a", &json!({"best_of": 2})),
+            400,
+            json!("best_of"),
+            json!("unsupported_parameter"),
+        ),
         (CHAT_COMPLETIONS, chat("a", &json!({"model": "x"})), 404, json!("model"), json!("model_not_found")),
         (
             CHAT_COMPLETIONS,
@@ -286,4 +310,114 @@ async fn only_who_knows_the_token_may_drain() {
     let text = streaming.into_body().collect().await.unwrap().to_bytes();
     assert!(text.ends_with(b"data: [DONE]\n\n"));
     assert_eq!(drained.await.unwrap().0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_served_is_told_under_every_name() {
+    let state = ready_as(Front { names: vec!["toy".into(), "org/alias".into()], ..Front::default() });
+    let (_, list) = get(app(state.clone()), MODELS).await;
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["data"].as_array().unwrap().len(), 2, "{list}");
+    let (status, model) = get(app(state.clone()), "/v1/models/org/alias").await;
+    let model: Value = serde_json::from_str(&model).unwrap();
+    assert_eq!((status, &model["id"], &model["root"]), (StatusCode::OK, &json!("org/alias"), &json!("toy")));
+    assert_eq!(get(app(state.clone()), "/v1/models/none").await.0, StatusCode::NOT_FOUND);
+    let (_, answer) = post(&state, CHAT_COMPLETIONS, &chat("uvw", &json!({"model": "org/alias"}))).await;
+    assert_eq!(
+        (&answer["model"], &answer["system_fingerprint"]),
+        (&json!("org/alias"), &json!("fp_toy")),
+        "{answer}"
+    );
+    let version = get(app(state.clone()), VERSION).await.1;
+    assert_eq!(version, json!({"version": env!("CARGO_PKG_VERSION")}).to_string());
+    assert_eq!(get(app(state.clone()), LOAD).await.1, r#"{"server_load":0}"#);
+    for path in [HEALTH, PING] {
+        assert_eq!(get(app(state.clone()), path).await.0, StatusCode::OK);
+        assert_eq!(get(app(loading()), path).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    state.progress.enter(Phase::Draining);
+    assert_eq!(get(app(state), HEALTH).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn text_is_cut_into_tokens_and_put_together_again() {
+    let state = ready(Rule::Successor);
+    let ask = json!({"model": "toy", "prompt": "ab", "return_token_strs": true});
+    let (_, cut) = post(&state, TOKENIZE, &ask).await;
+    let ids = [toy::token("a"), toy::token("b")];
+    let expected = json!({"count": 2, "max_model_len": CONTEXT, "tokens": ids, "token_strs": ["a", "b"]});
+    assert_eq!(cut, expected);
+    let (_, text) = post(&state, DETOKENIZE, &json!({"tokens": ids})).await;
+    assert_eq!(text, json!({"prompt": "ab"}));
+    let messages = json!({"messages": [{"role": "user", "content": "xyz"}]});
+    let (_, cut) = post(&state, TOKENIZE, &messages).await;
+    assert_eq!((&cut["count"], &cut["token_strs"]), (&json!(3), &Value::Null));
+    for (path, body, param) in [
+        (TOKENIZE, json!({"prompt": 7}), "prompt"),
+        (TOKENIZE, json!({"prompt": "a", "continue_final_message": true}), "continue_final_message"),
+        (TOKENIZE, json!({"prompt": "a".repeat(1 << 16)}), "prompt"),
+        (DETOKENIZE, json!({"tokens": [-1]}), "tokens"),
+        (DETOKENIZE, json!({"tokens": [1_000_000]}), "tokens"),
+        (DETOKENIZE, json!({"tokens": vec![0; 65]}), "tokens"),
+    ] {
+        let (status, answer) = post(&state, path, &body).await;
+        assert_eq!((status.as_u16(), answer["error"]["param"].as_str()), (400, Some(param)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn several_prompts_get_an_answer_each() {
+    let state = ready(Rule::Successor);
+    let body = |extra: Value| {
+        let mut body = json!({
+            "model": "toy", "prompt": ["a", [toy::token("p"), toy::token("q")], "w"], "max_tokens": 3, "echo": true
+        });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body
+    };
+    let (status, whole) = post(&state, COMPLETIONS, &body(json!({}))).await;
+    assert_eq!(status, StatusCode::OK, "{whole}");
+    let texts: Vec<_> = (0..3).map(|n| whole["choices"][n]["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["abcd", "pqrst", "wxyz"]);
+    let (usage, total) = (&whole["usage"], whole["usage"]["total_tokens"].as_u64());
+    assert_eq!(
+        (&usage["prompt_tokens"], &usage["completion_tokens"], total),
+        (&json!(4), &json!(9), Some(13))
+    );
+
+    let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let chunks = chunks(&state, COMPLETIONS, &body(stream)).await;
+    let mut streamed = vec![String::new(); 3];
+    for choice in chunks.iter().filter_map(|c| c["choices"].get(0)) {
+        let index = usize::try_from(choice["index"].as_u64().unwrap()).unwrap();
+        streamed[index].push_str(choice["text"].as_str().unwrap());
+    }
+    assert_eq!(streamed, texts);
+    assert_eq!(&chunks.last().unwrap()["usage"], usage);
+
+    // The engine of the test lets four wait.
+    let (status, answer) = post(&state, COMPLETIONS, &body(json!({"prompt": vec!["a"; 9]}))).await;
+    assert_eq!((status, &answer["error"]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("queue_full")));
+    let poisoned = body(json!({"prompt": ["a", toy::POISON]}));
+    assert_eq!(post(&state, COMPLETIONS, &poisoned).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    let strange = body(json!({"prompt": [[1_000_000]]}));
+    assert_eq!(post(&state, COMPLETIONS, &strange).await.1["error"]["param"], "prompt");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_given_up() {
+    let names = vec!["toy".to_owned()];
+    let state = ready_as(Front { names, longest: Some(std::time::Duration::ZERO), ..Front::default() });
+    let (status, answer) = post(&state, CHAT_COMPLETIONS, &chat("a", &json!({}))).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (StatusCode::GATEWAY_TIMEOUT, &json!("deadline_exceeded"))
+    );
+    let (status, _) = post(
+        &state,
+        MESSAGES,
+        &json!({"model": "toy", "max_tokens": 2, "messages": [{"role": "user", "content": "a"}]}),
+    )
+    .await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value as Json};
 
+use super::bounds::{self, Beyond, MAX_DEPTH, MAX_VALUES};
 use super::{Invalid, InvalidKind};
 
 /// Fields that change nothing of the answer.
@@ -32,6 +33,10 @@ pub(super) struct Fields {
 impl Fields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Invalid> {
         let wrong = |message: String| Invalid { kind: InvalidKind::Value, message, param: None };
+        bounds::check(body).map_err(|beyond| match beyond {
+            Beyond::Depth => wrong(format!("the body is nested deeper than {MAX_DEPTH} lists and objects")),
+            Beyond::Values => wrong(format!("the body has more than {MAX_VALUES} values")),
+        })?;
         match serde_json::from_slice(body) {
             Ok(Json::Object(map)) => Ok(Self::of("", map)),
             Ok(_) => Err(wrong("the body must be a JSON object".into())),
@@ -47,6 +52,16 @@ impl Fields {
     /// Removes a field; `null` means the same as leaving it out.
     pub(super) fn take(&mut self, name: &str) -> Option<Json> {
         self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Says a field in another's place; `null` takes it away.
+    pub(super) fn put(&mut self, name: &str, value: Json) {
+        self.map.insert(name.to_owned(), value);
+    }
+
+    /// Whether a field says something.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
@@ -112,6 +127,17 @@ impl Fields {
         }
     }
 
+    /// A flag that may be said, but not otherwise.
+    pub(super) fn only(&mut self, name: &str, value: bool) -> Result<(), Invalid> {
+        match self.flag(name)? {
+            Some(found) if found != value => {
+                let message = format!("{name} is not supported, other than {value}");
+                Err(Invalid::new(InvalidKind::Unsupported, name, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers that something was ignored.
     pub(super) fn ignore(&mut self, name: &str) {
         self.ignored.insert(name.to_owned());
@@ -132,7 +158,7 @@ impl Fields {
         Ok(self.ignored.into_iter().collect())
     }
 
-    fn wrong(&self, name: &str, value: &Json, expected: &str) -> Invalid {
+    pub(super) fn wrong(&self, name: &str, value: &Json, expected: &str) -> Invalid {
         let name = format!("{}{name}", self.prefix);
         let message = format!("{name} must be {expected}, not {}", short(value));
         Invalid::new(InvalidKind::Value, &name, message)

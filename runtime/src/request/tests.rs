@@ -2,10 +2,14 @@ use super::*;
 
 const SERVED: &str = "smollm2";
 
+fn names() -> Vec<String> {
+    vec![SERVED.to_owned()]
+}
+
 fn chat_with(extra: Json) -> Result<ValidRequest, Invalid> {
     let mut body = json!({"model": SERVED, "messages": [{"role": "user", "content": "Hi"}]});
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    chat(body.to_string().as_bytes(), SERVED)
+    chat(body.to_string().as_bytes(), &names())
 }
 
 /// What is meant where nothing is said.
@@ -37,8 +41,8 @@ fn defaults_are_those_of_the_api() {
     let request = chat_with(json!({})).unwrap();
     assert_eq!(request.sampling, unsaid());
     assert_eq!((request.max_tokens, request.delivery), (None, Delivery::Whole));
-    let completion = completion(br#"{"model":"smollm2","prompt":"Once"}"#, SERVED).unwrap();
-    assert_eq!((completion.prompt, completion.max_tokens), (Prompt::Text("Once".into()), Some(16)));
+    let completion = completion(br#"{"model":"smollm2","prompt":"Once"}"#, &names()).unwrap();
+    assert_eq!((completion.prompts, completion.max_tokens), (vec![Prompt::Text("Once".into())], Some(16)));
 }
 
 #[test]
@@ -91,7 +95,7 @@ fn content_may_come_in_parts() {
         {"role": "assistant", "content": "c", "tool_calls": [], "refusal": null}
     ]}))
     .unwrap();
-    let Prompt::Chat(messages) = request.prompt else { panic!("a chat") };
+    let [Prompt::Chat(messages)] = &request.prompts[..] else { panic!("a chat") };
     assert_eq!((messages[0].content.as_str(), messages[1].role.as_str()), ("ab", "assistant"));
     assert_eq!(request.ignored, ["messages[].name"]);
 }
@@ -100,6 +104,12 @@ fn content_may_come_in_parts() {
 fn values_out_of_bounds_are_named() {
     for (extra, param) in [
         (json!({"temperature": 2.1}), "temperature"),
+        (json!({"n": 0}), "n"),
+        (json!({"n": 17}), "n"),
+        (json!({"n": 1.5}), "n"),
+        (json!({"logprobs": 3}), "logprobs"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"top_logprobs": 2}), "top_logprobs"),
         (json!({"temperature": "hot"}), "temperature"),
         (json!({"top_p": -0.1}), "top_p"),
         (json!({"max_tokens": 0}), "max_tokens"),
@@ -146,7 +156,7 @@ fn values_out_of_bounds_are_named() {
 #[test]
 fn what_would_change_the_answer_is_refused() {
     for (extra, param) in [
-        (json!({"n": 2}), "n"),
+        (json!({"best_of": 2}), "best_of"),
         (json!({"stream": true, "stream_options": {"bogus": 1}}), "stream_options.bogus"),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache": 1}]}]}),
@@ -154,7 +164,6 @@ fn what_would_change_the_answer_is_refused() {
         ),
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
-        (json!({"logprobs": true}), "logprobs"),
         (json!({"reasoning_effort": "high"}), "reasoning_effort"),
         (json!({"made_up": 1}), "made_up"),
         (
@@ -183,10 +192,51 @@ fn hostile_bodies_are_errors_and_never_panics() {
     for body in
         [&b""[..], b"[]", b"{", b"\xff\xfe", b"{\"model\":\"\\ud800\"}", deep.as_bytes(), b"{\"n\":1e999}"]
     {
-        let error = chat(body, SERVED).unwrap_err();
+        let error = chat(body, &names()).unwrap_err();
         assert!(error.message.starts_with("the body"), "{}", error.message);
     }
-    for body in [&b"{\"model\":\"smollm2\"}"[..], b"{\"model\":\"smollm2\",\"prompt\":[1,2]}"] {
-        assert_eq!(completion(body, SERVED).unwrap_err().param.as_deref(), Some("prompt"));
+    for prompt in [
+        json!(null),
+        json!([]),
+        json!([[]]),
+        json!([1, "a"]),
+        json!([[1], [-1]]),
+        json!(7),
+        json!(vec!["a"; 33]),
+    ] {
+        let body = json!({"model": SERVED, "prompt": prompt}).to_string();
+        let body = body.as_bytes();
+        assert_eq!(completion(body, &names()).unwrap_err().param.as_deref(), Some("prompt"));
     }
+}
+
+#[test]
+fn answers_may_be_several_and_their_tokens_told_of() {
+    let request = chat_with(json!({"n": 3, "logprobs": true, "top_logprobs": 4})).unwrap();
+    assert_eq!((request.n, request.logprobs), (3, Some(4)));
+    assert_eq!(chat_with(json!({"logprobs": true})).unwrap().logprobs, Some(0));
+    assert_eq!(chat_with(json!({"logprobs": false, "top_logprobs": 0})).unwrap().logprobs, None);
+    let read = |extra: Json| {
+        let mut body = json!({"model": SERVED, "prompt": vec!["a"; 8]});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        completion(body.to_string().as_bytes(), &names())
+    };
+    assert_eq!(read(json!({"logprobs": 5})).unwrap().logprobs, Some(5));
+    assert_eq!(read(json!({"n": 8})).unwrap().n, 8);
+    assert_eq!(read(json!({"n": 9})).unwrap_err().param.as_deref(), Some("n"));
+    assert_eq!(read(json!({"logprobs": 21})).unwrap_err().param.as_deref(), Some("logprobs"));
+}
+
+#[test]
+fn prompts_come_as_text_as_tokens_and_as_lists_of_either() {
+    let read = |prompt: Json| {
+        let body = json!({"model": SERVED, "prompt": prompt, "echo": true});
+        completion(body.to_string().as_bytes(), &names()).unwrap()
+    };
+    let (text, tokens) = (Prompt::Text("a".into()), Prompt::Tokens(vec![1, 2]));
+    assert_eq!(read(json!("a")).prompts, std::slice::from_ref(&text));
+    assert_eq!(read(json!(["a", "a"])).prompts, [text.clone(), text.clone()]);
+    assert_eq!(read(json!([1, 2])).prompts, std::slice::from_ref(&tokens));
+    assert_eq!(read(json!([[1, 2], "a"])).prompts, [tokens, text]);
+    assert!(read(json!("a")).echo);
 }

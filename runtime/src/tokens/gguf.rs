@@ -87,7 +87,14 @@ pub(super) fn tokens(metadata: &Metadata) -> Result<Tokens, TokensError> {
     ends.extend(OTHER_ENDS.iter().filter_map(|key| id(key)));
     let prefix = id(BOS).filter(|id| add_bos && (*id as usize) < vocabulary.len()).into_iter().collect();
     let template = text(TEMPLATE).map(|t| Template::new(t.to_owned(), spelled(BOS), spelled(EOS)));
-    Ok(Tokens { tokenizer, prefix, template: template.transpose()?, ends: Arc::new(ends), longest: 0 })
+    Ok(Tokens {
+        tokenizer,
+        prefix,
+        template: template.transpose()?,
+        ends: Arc::new(ends),
+        longest: 0,
+        vocab: 0,
+    })
 }
 
 fn pre(name: &str) -> Result<&'static Pre, TokensError> {

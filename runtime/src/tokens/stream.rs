@@ -24,8 +24,8 @@ pub struct TextStream {
 pub struct Piece {
     /// Text that is certain now.
     pub text: String,
-    /// A stop string was completed; nothing may follow.
-    pub stopped: bool,
+    /// The stop string that was completed; nothing may follow.
+    pub stopped: Option<String>,
 }
 
 impl TextStream {
@@ -45,7 +45,7 @@ impl TextStream {
     pub fn finish(&mut self, tokens: &Tokens) -> Piece {
         let text = self.characters.finish(tokens);
         let mut piece = self.stops.push(&text);
-        if !piece.stopped {
+        if piece.stopped.is_none() {
             piece.text.push_str(&std::mem::take(&mut self.stops.held));
         }
         piece
@@ -111,15 +111,15 @@ impl Stops {
         self.held.push_str(text);
         // The one that is complete first counts, as if characters came one by one.
         let found =
-            self.strings.iter().filter_map(|s| self.held.find(s.as_str()).map(|at| (at + s.len(), at)));
-        if let Some((_, at)) = found.min() {
+            self.strings.iter().filter_map(|s| self.held.find(s.as_str()).map(|at| (at + s.len(), at, s)));
+        if let Some((_, at, stop)) = found.min() {
             let text = self.held[..at].to_owned();
             self.held.clear();
-            return Piece { text, stopped: true };
+            return Piece { text, stopped: Some(stop.clone()) };
         }
         let keep = self.strings.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - keep);
-        Piece { text: std::mem::replace(&mut self.held, rest), stopped: false }
+        Piece { text: std::mem::replace(&mut self.held, rest), stopped: None }
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
         for text in texts {
             let piece = state.push(text);
             given.push(piece.text);
-            if piece.stopped {
+            if piece.stopped.is_some() {
                 break;
             }
         }

@@ -22,7 +22,7 @@ fn streamed(tokens: &Tokens, ids: &[u32], stops: &[&str]) -> String {
     for id in ids {
         let piece = stream.push(tokens, *id);
         text.push_str(&piece.text);
-        if piece.stopped {
+        if piece.stopped.is_some() {
             return text;
         }
     }
