@@ -169,7 +169,7 @@ impl Generation {
                     self.token(choice, token, told);
                 }
                 Some(Event::Finished { reason: FinishReason::Deadline, .. }) => {
-                    self.failed(ApiError::too_long())
+                    self.failed(ApiError::too_long());
                 }
                 Some(Event::Finished { choice, reason }) => self.finished(choice, reason),
                 Some(Event::Failed(_)) | None => {

@@ -370,7 +370,7 @@ async fn several_prompts_get_an_answer_each() {
     let state = ready(Rule::Successor);
     let body = |extra: Value| {
         let mut body = json!({
-            "model": "toy", "prompt": ["a", [toy::token("p"), toy::token("q")], "w"], "max_tokens": 3, "echo": true
+            "model": "toy", "prompt": ["a", [toy::token("p"), toy::token("q")], "w"], "max_tokens": 3, "echo": true, "temperature": 0
         });
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         body
