@@ -132,13 +132,13 @@ async fn every_bad_request_is_told_what_is_wrong_with_it() {
         (hi(json!({"stop": vec!["x"; 10_000]})), 400, Some("stop"), "at most 16"),
         (hi(json!({"n": 1_000_000})), 400, Some("n"), "n "),
         (
-            ask(json!({"messages": [{"role": "user", "content": "a ".repeat(5000)}]})),
+            hi(json!({"messages": [{"role": "user", "content": "a ".repeat(5000)}]})),
             400,
             Some("messages"),
             "context",
         ),
         (
-            ask(json!({"messages": [{"role": "user", "content": "a".repeat(3 << 20)}]})),
+            hi(json!({"messages": [{"role": "user", "content": "a".repeat(3 << 20)}]})),
             400,
             Some("messages"),
             "context",
