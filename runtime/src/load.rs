@@ -74,7 +74,8 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
         queue: settings.queue,
         queue_tokens: settings.queue_tokens,
     };
-    let (worker, engine) = Worker::new(model, cache, limits);
+    let (mut worker, engine) = Worker::new(model, cache, limits);
+    worker.prepare(checkpoint.geometry.vocab as usize);
     let serving = Serving {
         tokens: Arc::new(tokens),
         engine,

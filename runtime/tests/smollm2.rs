@@ -94,16 +94,27 @@ fn job(n: u32, salt: &str) -> Job {
     let prompt = PROMPT.iter().copied().chain((0..n * 11 % 40).map(|i| 300 + i * n)).collect();
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: n.into(), ..Sampling::default() };
     let class = Class { salt: salt.into(), ..Class::default() };
-    Job { sampling, class, ..Job::new(prompt, 40) }
+    // Some want several answers, and all want to know how probable they were.
+    Job { sampling, class, n: 1 + u16::from(n % 3 == 0), logprobs: Some(4), ..Job::new(prompt, 40) }
 }
 
 fn submit(engine: &EngineHandle, job: Job) -> Events {
     engine.submit(engine.reserve().unwrap(), job).unwrap()
 }
 
-fn tokens(mut events: Events) -> Vec<Event> {
-    let events = std::iter::from_fn(|| events.blocking_recv());
-    events.filter(|event| !matches!(event, Event::Admitted { .. } | Event::Queued { .. })).collect()
+/// What each choice got.
+fn tokens(mut events: Events) -> [Vec<Event>; 2] {
+    let mut choices = [Vec::new(), Vec::new()];
+    while let Some(event) = events.blocking_recv() {
+        match event {
+            Event::Token { choice, .. } | Event::Finished { choice, .. } => {
+                choices[usize::from(choice)].push(event)
+            }
+            Event::Admitted { .. } | Event::Queued { .. } => {}
+            Event::Prompt(_) | Event::Failed(_) => panic!("{event:?}"),
+        }
+    }
+    choices
 }
 
 #[test]
@@ -113,11 +124,13 @@ fn answers_are_the_same_to_the_bit_alone_and_in_a_storm_that_shares_and_gives_wa
     let (worker, engine) = Worker::new(model, cache, limits);
     std::thread::spawn(|| worker.run());
     let alone: Vec<_> = (0..6).map(|n| tokens(submit(&engine, job(n, &format!("alone-{n}"))))).collect();
-    assert_eq!(engine.load().counts.found, 0);
+    assert!(alone.iter().enumerate().all(|(n, choices)| choices[1].is_empty() == (n % 3 != 0)));
+    assert!(alone.iter().all(|[first, second]| first.len() == 41 && first != second));
+    let shared_alone = engine.load().counts.found;
     let storm: Vec<_> = (0..6).map(|n| submit(&engine, job(n, "storm"))).collect();
     for (n, events) in storm.into_iter().enumerate() {
         assert_eq!(tokens(events), alone[n], "request {n}");
     }
     let counts = engine.load().counts;
-    assert!(counts.found >= 64 && counts.preemptions > 0, "{counts:?}");
+    assert!(counts.found >= shared_alone + 64 && counts.preemptions > 0, "{counts:?}");
 }

@@ -8,6 +8,7 @@ use std::fmt;
 /// What may come next. One for each choice; it is only ever called from the worker.
 pub trait Constraint: Send + fmt::Debug {
     /// Bits of the tokens that may come next, one `u32` word for 32 tokens, and none past its end; `None`: any may.
+    /// It may be asked again before a token is chosen.
     ///
     /// # Errors
     /// Where nothing may, or that cannot be said. It ends the request, and no other.

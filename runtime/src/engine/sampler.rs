@@ -55,6 +55,20 @@ pub struct Scratch {
     candidates: Vec<u32>,
 }
 
+impl Scratch {
+    /// Memory for so many tokens that is really there.
+    #[must_use]
+    pub fn new(vocabulary: usize) -> Self {
+        let mut scratch = Self::default();
+        // Written one by one, for pages of zeros are only promised.
+        scratch.counts.resize(vocabulary, 0);
+        scratch.candidates.resize(vocabulary, 0);
+        scratch.logits.resize(vocabulary, 0.0);
+        scratch.weights.resize(vocabulary, 0.0);
+        scratch
+    }
+}
+
 /// Chooses a token. Ties go to the lowest id; numbers that are not finite are never chosen while others are there.
 ///
 /// The vocabulary is never sorted: without a temperature it is read once, and else a bounded number of times.

@@ -4,6 +4,7 @@ mod limits;
 
 use std::time::Duration;
 
+use super::observe::{ChoiceSeen, Observer, RequestSeen, StepSeen};
 use super::worker::Worker;
 use super::*;
 use crate::fixture::toy::{POISON, Rule, limits, token, toy};
@@ -135,12 +136,59 @@ async fn the_queue_has_an_end() {
 }
 
 #[tokio::test]
-async fn a_failing_step_ends_those_in_it_and_nobody_else() {
-    let engine = start(Rule::Hash, 16, 1, 4);
-    let poisoned = submit(&engine, job(&[token(POISON)], 5)).unwrap();
-    let healthy = submit(&engine, job(&[1], 5)).unwrap();
-    assert!(matches!(collect(poisoned).await.as_slice(), [Event::Failed(why)] if why.contains("poison")));
-    assert_eq!(collect(healthy).await.len(), 6);
+async fn whoever_makes_a_step_fail_ends_and_nobody_else() {
+    let alone = collect(submit(&start(Rule::Hash, 16, 1, 1), job(&[1], 5)).unwrap()).await;
+    // Alone in the batch, and with others.
+    for sequences in [1, 3] {
+        let (model, cache) = toy(Rule::Hash, 16);
+        let (worker, engine) = Worker::new(model, cache, limits(512, sequences, 4));
+        let before = submit(&engine, job(&[1], 5)).unwrap();
+        let poisoned = submit(&engine, job(&[token(POISON)], 5)).unwrap();
+        let after = submit(&engine, job(&[1], 5)).unwrap();
+        std::thread::spawn(|| worker.run());
+        let failed = collect(poisoned).await;
+        assert!(matches!(failed.as_slice(), [Event::Failed(why)] if why.contains("poison")), "{failed:?}");
+        assert_eq!(collect(before).await, alone);
+        assert_eq!(collect(after).await, alone);
+    }
+}
+
+/// Sends what it hears.
+struct Heard(std::sync::mpsc::Sender<(ChoiceSeen, RequestSeen)>, Option<ChoiceSeen>, u32);
+
+impl Observer for Heard {
+    fn step(&mut self, step: &StepSeen<'_>) {
+        self.2 += step.served.iter().map(|served| served.read + served.written).sum::<u32>();
+    }
+
+    fn choice(&mut self, choice: &ChoiceSeen) {
+        self.1 = Some(*choice);
+    }
+
+    fn request(&mut self, request: &RequestSeen) {
+        assert!(self.2 >= 40, "{} tokens were computed", self.2);
+        // Nobody listens at the end of the test.
+        let _ = self.0.send((self.1.take().unwrap(), *request));
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_is_heard_of() {
+    let (model, cache) = toy(Rule::Hash, 16);
+    let (worker, engine) = Worker::new(model, cache, limits(512, 2, 4));
+    let (heard, hears) = std::sync::mpsc::channel();
+    std::thread::spawn(|| worker.observed_by(Box::new(Heard(heard, None, 0))).run());
+    let prompt: Vec<u32> = (0..40).collect();
+    for (computed, n) in [(40, 1), (8, 1), (8, 2)] {
+        collect(submit(&engine, Job { n, ..job(&prompt, 5) }).unwrap()).await;
+        let (choice, request) = hears.recv().unwrap();
+        assert_eq!((choice.prompt, choice.computed, choice.generated), (40, computed, 5));
+        assert!(choice.prefill > 0.0 && choice.decode > 0.0 && choice.queue >= 0.0, "{choice:?}");
+        assert_eq!(request, RequestSeen { n, max_tokens: 5, most_generated: 5 });
+    }
+    // Who goes before the first token leaves nothing.
+    drop(submit(&engine, job(&prompt, 400)).unwrap());
+    idle(&engine).await;
 }
 
 #[tokio::test]

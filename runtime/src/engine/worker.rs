@@ -1,7 +1,7 @@
 //! The one thread that owns model and cache: receive → schedule → forward → sample → emit.
 //!
 //! In: arrivals. Out: events.
-//! A step that fails ends the requests that were in it, and no others.
+//! A step that fails is computed again, each sequence alone, and ends the requests that fail alone, and no others.
 
 mod request;
 mod rows;
@@ -23,7 +23,7 @@ use super::{EngineHandle, EngineLimits, Event, FinishReason, Job, Load};
 use crate::exit::chain;
 use crate::model::{Cache, ForwardError, Model, with_floats};
 use request::{Request, Requests, emit};
-use rows::{Row, Said, say};
+use rows::{Row, Said, say, threads};
 
 /// How often those who wait are told their place.
 const TELL_PLACES: Duration = Duration::from_secs(1);
@@ -71,6 +71,12 @@ impl Worker {
             observer: Box::new(()),
         };
         (worker, EngineHandle::new(limits, sender, seen))
+    }
+
+    /// Touches the memory that sampling from so many tokens takes, so that it does not grow later.
+    pub fn prepare(&mut self, vocabulary: usize) {
+        let scratch = || Scratch::new(vocabulary);
+        self.scratch = std::iter::repeat_with(scratch).take(threads(self.model.kernels())).collect();
     }
 
     /// The same, heard by somebody.
@@ -198,8 +204,13 @@ impl Worker {
         let began = Instant::now();
         let said = match self.compute(step) {
             Ok(said) => said,
+            // Whose fault it is shows when each is computed alone, which gives the same for all others.
+            Err(error) if step.parts.len() > 1 => {
+                tracing::warn!(error = chain(&error), sequences = step.parts.len(), "a step failed");
+                return step.split().iter().for_each(|alone| self.step(alone));
+            }
             Err(error) => {
-                tracing::error!(error = chain(&error), sequences = step.parts.len(), "a step failed");
+                tracing::error!(error = chain(&error), "a request could not be computed");
                 return step.parts.iter().for_each(|(id, _)| self.fail(*id, &error));
             }
         };
@@ -227,7 +238,7 @@ impl Worker {
         let (model, cache) = (&mut self.model, &mut self.cache);
         let (logits, masks) = ask_during(&mut constraints, || model.forward(&step.input, cache));
         let (requests, kernels, scratch) = (&self.requests, self.model.kernels(), &mut self.scratch);
-        let said = with_floats(&logits?, |numbers| {
+        let hear = |numbers: &[f32]| {
             let vocabulary = numbers.len() / step.rows.len().max(1);
             let rows = step.rows.iter().zip(masks).enumerate().map(|(row, ((id, position), allowed))| {
                 let logits = &numbers[row * vocabulary..][..vocabulary];
@@ -236,13 +247,14 @@ impl Worker {
                 Some(Row { logits, request, choice, sequence, position, allowed })
             });
             say(&rows.collect::<Vec<_>>(), kernels, scratch)
-        })?;
+        };
+        let said = logits.and_then(|logits| Ok(with_floats(&logits, hear)?));
         for ((id, _), constraint) in step.rows.iter().zip(constraints) {
             if let (Some((_, choice)), Some(constraint)) = (self.requests.get_mut(*id), constraint) {
                 choice.constraint = Some(constraint);
             }
         }
-        Ok(said)
+        said
     }
 
     fn tell(&mut self, id: SequenceId, said: Said) -> Result<(), ConstraintError> {

@@ -26,6 +26,35 @@ impl Step {
         Self { input, ..Self::default() }
     }
 
+    /// The same as steps of one sequence each, which give the same to the bit.
+    #[must_use]
+    pub fn split(&self) -> Vec<Self> {
+        (0..self.parts.len()).map(|part| self.alone(part)).collect()
+    }
+
+    fn alone(&self, part: usize) -> Self {
+        let Self { input, parts, rows } = self;
+        let (start, end) = (input.seq_starts[part], input.seq_starts[part + 1]);
+        let tokens = start as usize..end as usize;
+        let group = |group: &GroupInput| {
+            let (from, to) = (group.block_starts[part], group.block_starts[part + 1]);
+            let blocks = group.blocks[from as usize..to as usize].to_vec();
+            let slots = group.slots[tokens.clone()].to_vec();
+            GroupInput { slots, block_starts: vec![0, count(&blocks)], blocks }
+        };
+        let mine = |at: &u32| (start..end).contains(at);
+        let of_rows = input.logits_at.iter().zip(rows).filter(|(at, _)| mine(at)).map(|(_, row)| *row);
+        let input = StepInput {
+            tokens: input.tokens[tokens.clone()].to_vec(),
+            positions: input.positions[tokens.clone()].to_vec(),
+            seq_starts: vec![0, end - start],
+            groups: input.groups.iter().map(group).collect(),
+            logits_at: input.logits_at.iter().copied().filter(mine).map(|at| at - start).collect(),
+            adapter: vec![input.adapter[part]],
+        };
+        Self { rows: of_rows.collect(), parts: vec![parts[part]], input }
+    }
+
     pub(super) fn append(&mut self, sequence: &Sequence, n: u32) {
         let (first, tokens) = sequence.todo(n);
         let end = first + n;

@@ -162,6 +162,14 @@ fn a_step_is_the_flat_batch_that_the_model_wants() {
     assert_eq!(group.slots[31..], [31, 32, 64, 65]);
     assert_eq!(step.input.logits_at, [32, 34]);
     assert_eq!(step.rows, [(SequenceId(1), 33), (SequenceId(2), 2)]);
+    // Split, each is what it would be if it were alone, but for its blocks.
+    let [first, second] = &step.split()[..] else { panic!("{step:?}") };
+    let (input, group) = (&second.input, &second.input.groups[0]);
+    assert_eq!((input.seq_starts.as_slice(), input.logits_at.as_slice()), (&[0, 2][..], &[1][..]));
+    assert_eq!((&input.positions, &input.tokens), (&vec![0, 1], &vec![2000, 2001]));
+    assert_eq!((&group.slots, &group.blocks, &group.block_starts), (&vec![64, 65], &vec![2], &vec![0, 1]));
+    assert_eq!((second.parts.as_slice(), second.rows.as_slice()), (&step.parts[1..], &step.rows[1..]));
+    assert_eq!((first.input.logits_at.as_slice(), first.input.tokens.len()), (&[32][..], 33));
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::engine::sampler::logprobs::{Logprobs, logprobs};
 use crate::engine::sampler::{Draw, Sampling, Scratch, sample};
 use crate::engine::sequence::Sequence;
 
+/// More threads than these are not worth the memory, some bytes for each token of the vocabulary.
+const MOST_THREADS: usize = 4;
+
 /// A row of logits and what is asked of it.
 pub(super) struct Row<'a> {
     pub(super) logits: &'a [f32],
@@ -70,13 +73,18 @@ fn pick(
     }
 }
 
+/// How many threads hear rows at the same time.
+pub(super) fn threads(kernels: Option<&Kernels>) -> usize {
+    kernels.map_or(1, Kernels::threads).min(MOST_THREADS)
+}
+
 /// What all of them say. `None` are rows that nobody asks anything of.
 pub(super) fn say(
     rows: &[Option<Row<'_>>],
     kernels: Option<&Kernels>,
     scratch: &mut Vec<Scratch>,
 ) -> Vec<Result<Said, ConstraintError>> {
-    let threads = kernels.map_or(1, Kernels::threads).min(rows.len()).max(1);
+    let threads = threads(kernels).min(rows.len()).max(1);
     scratch.resize_with(threads.max(scratch.len()), Scratch::default);
     let of =
         |row: &Option<Row>, scratch: &mut Scratch| row.as_ref().map_or(Ok(Said::Nothing), |r| r.say(scratch));
