@@ -95,7 +95,7 @@ fn job(n: u32, salt: &str) -> Job {
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: n.into(), ..Sampling::default() };
     let class = Class { salt: salt.into(), ..Class::default() };
     // Some want several answers, and all want to know how probable they were.
-    Job { sampling, class, n: 1 + u16::from(n % 3 == 0), logprobs: Some(4), ..Job::new(prompt, 40) }
+    Job { sampling, class, n: 1 + u16::from(n.is_multiple_of(3)), logprobs: Some(4), ..Job::new(prompt, 40) }
 }
 
 fn submit(engine: &EngineHandle, job: Job) -> Events {
@@ -108,8 +108,10 @@ fn tokens(mut events: Events) -> [Vec<Event>; 2] {
     while let Some(event) = events.blocking_recv() {
         match event {
             Event::Token { choice, .. } | Event::Finished { choice, .. } => {
-                choices[usize::from(choice)].push(event)
+                choices[usize::from(choice)].push(event);
             }
+            _ => assert!(matches!(event, Event::Admitted { .. } | Event::Queued { .. }), "{event:?}"),
+        }
             Event::Admitted { .. } | Event::Queued { .. } => {}
             Event::Prompt(_) | Event::Failed(_) => panic!("{event:?}"),
         }

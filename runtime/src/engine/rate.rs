@@ -9,6 +9,11 @@ const HALF_ANSWERS: f64 = 32.0;
 /// Nobody is sent away for longer than this: what was measured may have changed by then.
 const LONGEST_RETRY: u32 = 120;
 
+/// About how long those who generate wait for prompts that are read beside them, in seconds.
+const BESIDE: f64 = 0.06;
+/// So many tokens are always read, a block.
+const LEAST_BESIDE: f64 = 32.0;
+
 /// Tokens a second of the time that is spent on them; zero where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
@@ -84,6 +89,13 @@ impl Recently {
     }
 }
 
+/// Tokens of prompts that a step may have in which others generate, so that these have their next token in time.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+pub fn prompt_tokens_beside(rates: Rates) -> u32 {
+    if rates.read > 0.0 { (rates.read * BESIDE).max(LEAST_BESIDE) as u32 } else { u32::MAX }
+}
+
 /// Seconds after which all who wait now will have had their turn, at least one: what is refused now has room then.
 #[must_use]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped before")]
@@ -111,6 +123,12 @@ mod tests {
         recently.answer(10);
         recently.answer(11);
         assert_eq!(recently.answer_tokens(), 11);
+    }
+
+    #[test]
+    fn prompts_leave_time_to_those_who_generate() {
+        let beside = |read| prompt_tokens_beside(Rates { read, write: 1.0 });
+        assert_eq!([0.0, 10.0, 1000.0, 1e12].map(beside), [u32::MAX, 32, 60, u32::MAX]);
     }
 
     #[test]

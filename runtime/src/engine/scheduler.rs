@@ -16,7 +16,8 @@
 //!   up to 32 tokens again: it will write there, so it needs a copy, and a token's entry is the same to the bit
 //!   however it came to be. That costs less than one step each, and the pool stays what it is: a block has one writer.
 //! - A step first takes one token of every sequence that generates, then fills up with prompts, the first in rank
-//!   first, in chunks. Generating is never held up by a long prompt for more than one step.
+//!   first, in chunks. Generating is never held up by a long prompt for more than one step, and that step is not
+//!   filled up to the last token: the worker says how many keep it short.
 
 mod queue;
 mod step;
@@ -52,6 +53,8 @@ pub struct Scheduler {
     /// In the order of their rank.
     running: Vec<Sequence>,
     counts: Counts,
+    /// Tokens of prompts in a step where others generate.
+    beside: u32,
 }
 
 /// What has happened so far.
@@ -96,7 +99,13 @@ impl Scheduler {
             waiting: Vec::new(),
             running: Vec::new(),
             counts: Counts::default(),
+            beside: u32::MAX,
         }
+    }
+
+    /// From now on, no more tokens of prompts than these are read in a step where others generate.
+    pub fn read_beside(&mut self, tokens: u32) {
+        self.beside = tokens.max(1);
     }
 
     /// Lets a sequence wait for its turn. `false` if it could never run, for there are not that many blocks.
@@ -169,6 +178,9 @@ impl Scheduler {
         self.grow();
         let decoding = self.running.iter().filter(|s| s.stage() == Stage::Decode).count();
         let mut room = self.limits.tokens.saturating_sub(u32::try_from(decoding).unwrap_or(u32::MAX));
+        if decoding > 0 {
+            room = room.min(self.beside);
+        }
         // Everybody may take one row; what is left of them is for prompts of which every token is asked for.
         let mut rows = self.limits.sequences.saturating_sub(count(&self.running));
         let mut step = Step::new(self.limits.groups);

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::constraint::{ConstraintError, ask_during};
 use super::handle::Arrival;
 use super::observe::{Observer, RequestSeen, StepSeen};
-use super::rate::Recently;
+use super::rate::{Recently, prompt_tokens_beside};
 use super::sampler::Scratch;
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
 use super::sequence::{Sequence, SequenceId};
@@ -218,6 +218,7 @@ impl Worker {
         let (read, written) = served.iter().fold((0, 0), |sum, s| (sum.0 + s.read, sum.1 + s.written));
         let seconds = began.elapsed().as_secs_f64();
         self.recently.step(read, written, seconds);
+        self.scheduler.read_beside(prompt_tokens_beside(self.recently.rates()));
         self.observer.step(&StepSeen { seconds, served: &served });
         for ((id, _), said) in step.rows.iter().zip(said) {
             if let Err(error) = said.and_then(|said| self.tell(*id, said)) {

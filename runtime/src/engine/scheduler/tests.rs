@@ -67,6 +67,15 @@ fn prompts_come_in_chunks_beside_those_who_generate() {
 }
 
 #[test]
+fn who_generates_is_not_held_up_by_all_that_a_step_could_read() {
+    let mut s = scheduler(2, 64, 100);
+    s.read_beside(20);
+    assert!(s.add(sequence(1, 10, 4)) && s.add(sequence(2, 130, 1)));
+    let steps = turns(&mut s, 6);
+    assert_eq!(steps, ["1:10! 2:54", "1:1! 2:20", "1:1! 2:20", "1:1! 2:20", "2:16!", "idle"]);
+}
+
+#[test]
 fn the_first_who_waits_is_not_overtaken() {
     let mut s = scheduler(4, 64, 3);
     assert!(s.add(sequence(1, 32, 33)) && s.add(sequence(2, 65, 24)) && s.add(sequence(3, 1, 1)));
