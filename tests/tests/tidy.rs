@@ -82,6 +82,7 @@ const PLANNING: &[&str] = &[
     "runtime/src/engine/prefix",
     "runtime/src/engine/sequence",
     "runtime/src/engine/tenants",
+    "runtime/src/engine/rate",
 ];
 
 /// Who must not know what; ARCHITECTURE.md says why.
