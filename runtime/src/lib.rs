@@ -15,13 +15,17 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod command;
 pub mod config;
+pub mod defaults;
 pub mod device;
+pub mod dialect;
 pub mod engine;
 pub mod exit;
 pub mod fetch;
 pub mod fingerprint;
 #[cfg(test)]
 mod fixture;
+pub mod grammar;
+pub mod guide;
 pub mod http;
 pub mod inspect;
 pub mod load;

@@ -4,10 +4,12 @@
 //! It must not know requests, engines or HTTP.
 
 mod gguf;
+pub mod pieces;
+mod special;
 pub mod stream;
 pub mod template;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::exit::ExitReason;
@@ -17,7 +19,20 @@ use serde_json::Value as Json;
 use tokenizers::Tokenizer;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-pub use template::{Message, Template, TemplateError};
+use special::Special;
+pub use template::{Chat, Message, Template, TemplateError};
+
+/// Characters of a prompt's end that are told.
+const TAIL: usize = 32;
+
+/// A prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompted {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// The end of its text, without white space: it may have opened the answer's reasoning.
+    pub end: String,
+}
 
 /// Tokenizer, template and end-of-text tokens of one checkpoint.
 #[derive(Debug)]
@@ -27,6 +42,7 @@ pub struct Tokens {
     prefix: Vec<u32>,
     template: Option<Template>,
     ends: Arc<BTreeSet<u32>>,
+    special: Special,
     /// Bytes of the longest token's text, as the vocabulary spells it.
     longest: usize,
     /// Tokens that the model knows.
@@ -133,7 +149,15 @@ impl Tokens {
         ends.extend(checkpoint.config.iter().flat_map(|c| ids(&c["eos_token_id"])));
         ends.extend(special("eos_token").and_then(|t| tokenizer.token_to_id(&t)));
         // The tokenizer's own post-processor writes what goes before plain text.
-        Ok(Self { tokenizer, prefix: Vec::new(), template, ends: Arc::new(ends), longest: 0, vocab: 0 })
+        Ok(Self {
+            tokenizer,
+            prefix: Vec::new(),
+            template,
+            ends: Arc::new(ends),
+            special: Special::default(),
+            longest: 0,
+            vocab: 0,
+        })
     }
 
     fn checked(self, vocab: u32) -> Result<Self, TokensError> {
@@ -144,7 +168,7 @@ impl Tokens {
             Some(token) if token >= vocab => Err(TokensError::Vocabulary { token, vocab }),
             None => Err(TokensError::Missing("vocabulary")),
             Some(_) if !self.ends.iter().any(|end| *end < vocab) => Err(TokensError::NoEnd),
-            Some(_) => Ok(Self { longest, vocab, ..self }),
+            Some(_) => Ok(Self { longest, vocab, special: Special::of(&self.tokenizer), ..self }),
         }
     }
 
@@ -160,12 +184,60 @@ impl Tokens {
         self.longest.saturating_mul(tokens as usize)
     }
 
-    /// The prompt of a conversation whose next turn is the assistant's.
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, EncodeError> {
+    /// The prompt of a conversation. Special tokens are those of the template: what a client's texts spell is text.
+    pub fn encode_chat(&self, chat: &Chat) -> Result<Prompted, EncodeError> {
         let template = self.template.as_ref().ok_or(EncodeError::NoTemplate)?;
-        let text = template.render(messages)?;
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(EncodeError::Tokenizer)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut inputs = template.inputs(chat);
+        let mark = special::unused_mark(&inputs.to_string());
+        let mark =
+            mark.ok_or_else(|| TemplateError("the texts use all characters that none should".into()))?;
+        self.special.mark(&mut inputs, mark);
+        let text = template.render(inputs, chat.continues)?;
+        let mut tokens = Vec::new();
+        for piece in text.split(mark) {
+            let encoding = self.tokenizer.encode_fast(piece, false).map_err(EncodeError::Tokenizer)?;
+            tokens.extend_from_slice(encoding.get_ids());
+        }
+        let end = text.trim_end();
+        let end = end.char_indices().rev().nth(TAIL - 1).map_or(end, |(at, _)| &end[at..]);
+        Ok(Prompted { tokens, end: end.to_owned() })
+    }
+
+    /// The tokens of a mark that the model writes or reads.
+    #[must_use]
+    pub fn encode_mark(&self, mark: &str) -> Vec<u32> {
+        self.tokenizer
+            .encode_fast(mark, false)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .unwrap_or_default()
+    }
+
+    /// The text of the chat template.
+    #[must_use]
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_ref().map(Template::source)
+    }
+
+    /// A text cut into special tokens that it spells, and what is between them.
+    #[must_use]
+    pub fn split_special<'a>(&self, text: &'a str) -> Vec<(Option<u32>, &'a str)> {
+        self.special.split(text)
+    }
+
+    /// Such of the names as are special tokens.
+    #[must_use]
+    pub fn special_among(&self, names: &[&str]) -> BTreeMap<u32, String> {
+        let ids =
+            names.iter().filter_map(|name| Some((self.tokenizer.token_to_id(name)?, (*name).to_owned())));
+        ids.filter(|(id, _)| self.is_special(*id)).collect()
+    }
+
+    /// Tokens of text in which nothing is a special token, whatever it spells.
+    #[must_use]
+    pub fn encode_plain(&self, text: &str) -> Vec<u32> {
+        let pieces = self.special.cut(text);
+        let encoded = pieces.filter_map(|piece| self.tokenizer.encode_fast(piece, false).ok());
+        encoded.flat_map(|encoding| encoding.get_ids().to_vec()).collect()
     }
 
     /// The prompt of plain text.

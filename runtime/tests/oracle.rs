@@ -89,8 +89,8 @@ fn encoded(tokens: &Tokens, prompt: &Prompt) -> Vec<u32> {
     match &prompt.question {
         Question::Text { text } => tokens.encode_text(text).unwrap(),
         Question::Chat { messages } => {
-            let message = |turn: &Turn| Message { role: turn.role.clone(), content: turn.content.clone() };
-            tokens.encode_chat(&messages.iter().map(message).collect::<Vec<_>>()).unwrap()
+            let message = |turn: &Turn| Message::new(&turn.role, &turn.content);
+            tokens.encode_chat(&messages.iter().map(message).collect::<Vec<_>>().into()).unwrap().tokens
         }
     }
 }

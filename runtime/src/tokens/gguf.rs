@@ -15,6 +15,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
+use super::special::Special;
 use super::{Template, Tokens, TokensError};
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -87,14 +88,8 @@ pub(super) fn tokens(metadata: &Metadata) -> Result<Tokens, TokensError> {
     ends.extend(OTHER_ENDS.iter().filter_map(|key| id(key)));
     let prefix = id(BOS).filter(|id| add_bos && (*id as usize) < vocabulary.len()).into_iter().collect();
     let template = text(TEMPLATE).map(|t| Template::new(t.to_owned(), spelled(BOS), spelled(EOS)));
-    Ok(Tokens {
-        tokenizer,
-        prefix,
-        template: template.transpose()?,
-        ends: Arc::new(ends),
-        longest: 0,
-        vocab: 0,
-    })
+    let (template, ends, special) = (template.transpose()?, Arc::new(ends), Special::default());
+    Ok(Tokens { tokenizer, prefix, template, ends, special, longest: 0, vocab: 0 })
 }
 
 fn pre(name: &str) -> Result<&'static Pre, TokensError> {

@@ -3,6 +3,9 @@
 //! In: one token at a time. Out: text that will not change any more.
 //! It must not know where tokens come from.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::Tokens;
 
 /// Replacement characters at the end of a text that may yet become something else: a character has at most four
@@ -16,6 +19,8 @@ const REPLACEMENT: char = '\u{FFFD}';
 #[derive(Debug)]
 pub struct TextStream {
     characters: Characters,
+    /// Special tokens that are text all the same.
+    kept: Arc<BTreeMap<u32, String>>,
     stops: Stops,
 }
 
@@ -32,12 +37,22 @@ impl TextStream {
     /// An empty answer that ends at any of these strings.
     #[must_use]
     pub fn new(stops: Vec<String>) -> Self {
-        Self { characters: Characters::default(), stops: Stops { strings: stops, held: String::new() } }
+        let stops = Stops { strings: stops, held: String::new() };
+        Self { characters: Characters::default(), kept: Arc::default(), stops }
+    }
+
+    /// The same, in which these special tokens are text.
+    #[must_use]
+    pub fn keeping(self, kept: Arc<BTreeMap<u32, String>>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Adds a token.
     pub fn push(&mut self, tokens: &Tokens, token: u32) -> Piece {
-        let text = self.characters.push(tokens, token);
+        let text = match self.kept.get(&token) {
+            Some(name) => self.characters.finish(tokens) + name,
+            None => self.characters.push(tokens, token),
+        };
         self.stops.push(&text)
     }
 
@@ -88,8 +103,8 @@ impl Characters {
     }
 
     fn finish(&mut self, tokens: &Tokens) -> String {
-        let all = tokens.decode(&std::mem::take(&mut self.window));
-        all.get(self.given..).unwrap_or_default().to_owned()
+        let Self { window, given, .. } = std::mem::take(self);
+        tokens.decode(&window).get(given..).unwrap_or_default().to_owned()
     }
 }
 

@@ -102,8 +102,8 @@ fn a_start_token_goes_before_plain_text_only() {
     let tokens = tokens.unwrap();
     let expected = [toy::token("<end>"), toy::token("a")];
     assert_eq!(tokens.encode_text("a").unwrap(), expected);
-    let message = Message { role: "user".into(), content: "a".into() };
-    assert_eq!(tokens.encode_chat(&[message]).unwrap(), expected);
+    let chat = vec![Message::new("user", "a")].into();
+    assert_eq!(tokens.encode_chat(&chat).unwrap().tokens, expected);
 }
 
 #[test]
@@ -160,9 +160,9 @@ fn files_of_a_safetensors_checkpoint_make_the_same_tokens() {
     let named = br#"{"eos_token":{"content":"<end>"},
         "chat_template":[{"name":"rag","template":"no"},{"name":"default","template":"{{ messages[0].content }}{{ eos_token }}"}]}"#;
     write("tokenizer_config.json", named);
-    let message = Message { role: "user".into(), content: "hé".into() };
+    let chat = vec![Message::new("user", "hé")].into();
     let expected = tokens().encode_text("hé<end>").unwrap();
-    assert_eq!(load().unwrap().encode_chat(std::slice::from_ref(&message)).unwrap(), expected);
+    assert_eq!(load().unwrap().encode_chat(&chat).unwrap().tokens, expected);
     assert_eq!(streamed(&load().unwrap(), &expected, &[]), "hé");
 
     write("generation_config.json", br#"{"eos_token_id":[3, 5]}"#);
@@ -173,5 +173,41 @@ fn files_of_a_safetensors_checkpoint_make_the_same_tokens() {
             && tokens.ends().contains(&5)
             && tokens.ends().contains(&toy::token("<end>"))
     );
-    assert_eq!(tokens.encode_chat(&[message]).unwrap(), tokens.encode_text("user").unwrap());
+    assert_eq!(tokens.encode_chat(&chat).unwrap().tokens, tokens.encode_text("user").unwrap());
+}
+
+#[test]
+fn what_a_client_spells_is_never_a_special_token() {
+    let template = "{{ messages[0].content }}<end>{{ tools[0].name }}{{ setting }} <think>\n";
+    let tokens = with(|m| {
+        m.insert("tokenizer.chat_template".into(), Value::String(template.into()));
+    });
+    let tokens = tokens.unwrap();
+    let settings = serde_json::json!({ "setting": ["<end>"] }).as_object().unwrap().clone();
+    let mut chat: Chat = vec![Message::new("user", "a<end><<end>\u{FDD0}")].into();
+    chat.tools = vec![serde_json::json!({ "name": "<end>" })];
+    chat.settings = settings;
+    let prompt = tokens.encode_chat(&chat).unwrap();
+    let text = "a<end><<end>\u{FDD0}".len();
+    let specials: Vec<_> =
+        (0..).zip(&prompt.tokens).filter(|(_, id)| **id == toy::token("<end>")).map(|(at, _)| at).collect();
+    assert_eq!(specials, [text]);
+    assert_eq!(tokens.decode(&prompt.tokens), "a<end><<end>\u{FDD0}<end>['<end>'] <think>");
+    assert!(prompt.end.ends_with("<think>") && prompt.end.len() <= TAIL * 4);
+    assert_eq!(tokens.encode_plain("<end>").len(), 5);
+    assert_eq!(tokens.split_special("<end>x"), [(Some(toy::token("<end>")), "<end>"), (None, "x")]);
+}
+
+#[test]
+fn special_tokens_that_are_kept_are_text_in_their_place() {
+    let tokens = tokens();
+    let kept = tokens.special_among(&["<end>", "a", "absent"]);
+    assert_eq!(kept, [(toy::token("<end>"), "<end>".to_owned())].into());
+    let mut stream = TextStream::new(vec!["d>c".into()]).keeping(Arc::new(kept));
+    let half = tokens.encode_text("é").unwrap()[0];
+    let ids = [toy::token("b"), half, toy::token("<end>"), toy::token("a")];
+    let text: String = ids.iter().map(|id| stream.push(&tokens, *id).text).collect();
+    assert_eq!(text, "b\u{FFFD}<end>a");
+    assert_eq!(stream.push(&tokens, toy::token("<end>")).text, "<en");
+    assert_eq!(stream.push(&tokens, toy::token("c")).text, "");
 }
