@@ -17,6 +17,7 @@ use contract::device::DeviceClass;
 use contract::dtype::KvDType;
 use contract::http::{ADMIN_PORT, API_PORT};
 
+use crate::dialect::{ReasoningParser, Said, ToolParser};
 use server::ServerArgs;
 
 /// Sequences in flight where nobody says.
@@ -63,6 +64,13 @@ pub struct Args {
     /// Threads that compute; as many as this process may use if not given.
     #[arg(long, value_parser = crate::command::positive::<usize>)]
     threads: Option<usize>,
+    /// How the model writes calls of tools, by the name of vLLM's parser, or none; its template shows it if not given.
+    #[arg(long, value_name = "NAME")]
+    tool_parser: Option<ToolParser>,
+    /// Whether the model reasons between <think> and </think>, by the name of vLLM's parser, or none; its template
+    /// shows it if not given.
+    #[arg(long, value_name = "NAME")]
+    reasoning_parser: Option<ReasoningParser>,
     /// File with the token that POST /drain must carry; without it, only SIGTERM drains.
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
@@ -98,6 +106,8 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Who may use the API, and how.
     pub server: ServerArgs,
+    /// What was said about how the model writes.
+    pub dialect: Said,
     /// Whether others must first learn that this process is going away.
     pub managed: bool,
 }
@@ -144,6 +154,7 @@ impl Settings {
             admin_port: args.admin_port,
             threads: args.threads,
             server: args.server.clone(),
+            dialect: Said { tools: args.tool_parser, reasoning: args.reasoning_parser },
             managed,
         })
     }

@@ -41,7 +41,9 @@ use contract::http::{
 use contract::memory::MemoryPlan;
 use tokio::sync::{Semaphore, watch};
 
+use crate::defaults::Defaults;
 use crate::engine::EngineHandle;
+use crate::guide::Guides;
 use crate::metrics::Metrics;
 use crate::progress::Tracker;
 use crate::tokens::Tokens;
@@ -80,6 +82,10 @@ pub struct App {
 pub struct Serving {
     /// Text in and out of tokens.
     pub tokens: Arc<Tokens>,
+    /// What its answers may look like.
+    pub guides: Arc<Guides>,
+    /// How its authors want tokens chosen.
+    pub defaults: Defaults,
     /// The engine.
     pub engine: EngineHandle,
     /// What the budget was cut into.

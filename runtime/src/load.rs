@@ -17,6 +17,7 @@ use kernels::{Isa, Kernels};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Settings;
+use crate::defaults::Defaults;
 use crate::device::{Device, DeviceError, Fit, fit};
 use crate::engine::EngineLimits;
 use crate::engine::scheduler::{Scheduler, StepLimits};
@@ -25,6 +26,7 @@ use crate::engine::worker::Worker;
 use crate::exit::{chain, report};
 use crate::fetch::read_manifest;
 use crate::fingerprint::{Basis, sampled};
+use crate::guide::Guides;
 use crate::http::Serving;
 use crate::model::family::{Description, LoadRequest, ModelError};
 use crate::model::{Cache, Model};
@@ -44,7 +46,10 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     let checkpoint = Checkpoint::open(Path::new(&settings.config.model_path));
     let checkpoint = checkpoint.map_err(|e| report(e.reason(), &e))?;
     check_digest(settings, &checkpoint)?;
-    let tokens = Tokens::load(&checkpoint).map_err(|e| report(e.reason(), &e))?;
+    let tokens = Arc::new(Tokens::load(&checkpoint).map_err(|e| report(e.reason(), &e))?);
+    let defaults = Defaults::load(&checkpoint).map_err(|e| report(e.reason(), &e))?;
+    let guides = Guides::new(tokens.clone(), settings.dialect)
+        .map_err(|e| report(ExitReason::ModelUnsupported, &e))?;
     let capacity = Capacity {
         context_length: settings.config.context_length.unwrap_or(checkpoint.geometry.context_length),
         concurrency: settings.concurrency,
@@ -77,7 +82,9 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     let (mut worker, engine) = Worker::new(model, cache, limits);
     worker.prepare(checkpoint.geometry.vocab as usize);
     let serving = Serving {
-        tokens: Arc::new(tokens),
+        tokens,
+        guides: Arc::new(guides),
+        defaults,
         engine,
         planned: fit.plan,
         allocated,

@@ -11,15 +11,20 @@ mod choices;
 mod fields;
 mod messages;
 mod prompt;
+mod reasoning;
 mod responses;
 mod sampling;
+mod structured;
 pub mod tokenize;
+mod tools;
 
 use serde_json::{Value as Json, json};
 
-use crate::tokens::Message;
+use crate::tokens::Chat;
 use fields::Fields;
 pub use sampling::Sampling;
+pub use structured::Wishes;
+pub use tools::Tools;
 
 /// Most bytes of a body.
 pub const MAX_BODY: usize = 4 << 20;
@@ -48,6 +53,8 @@ pub struct ValidRequest {
     pub max_tokens: Option<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What the answer is to look like.
+    pub wishes: Wishes,
     /// Strings that end the answer.
     pub stop: Vec<String>,
     /// Requests of lower numbers are admitted first.
@@ -64,7 +71,7 @@ pub struct ValidRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
     /// A conversation.
-    Chat(Vec<Message>),
+    Chat(Chat),
     /// Plain text.
     Text(String),
     /// Tokens, whatever they mean.
@@ -76,7 +83,7 @@ impl Prompt {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+            Self::Chat(chat) => chat.bytes(),
             Self::Text(text) => text.len(),
             Self::Tokens(_) => 0,
         }
@@ -177,7 +184,7 @@ fn single(request: ValidRequest) -> Result<ValidRequest, Invalid> {
 
 fn chat_fields(mut fields: Fields, served: &[String]) -> Result<ValidRequest, Invalid> {
     let model = model(&mut fields, served)?;
-    let messages = messages::messages(&mut fields)?;
+    let (chat, wishes) = structured::chat(&mut fields)?;
     fields.only("echo", false)?;
     let logprobs = choices::of_chat(&mut fields)?;
     let most = fields.count("max_completion_tokens")?;
@@ -186,8 +193,8 @@ fn chat_fields(mut fields: Fields, served: &[String]) -> Result<ValidRequest, In
         let message = "max_tokens is the older name of max_completion_tokens, and they say different things";
         return Err(Invalid::new(InvalidKind::Value, "max_tokens", message));
     }
-    let prompts = vec![Prompt::Chat(messages)];
-    common(fields, Asked { model, prompts, max_tokens: most.or(max_tokens), echo: false, logprobs })
+    let prompts = vec![Prompt::Chat(chat)];
+    common(fields, Asked { model, prompts, max_tokens: most.or(max_tokens), echo: false, logprobs, wishes })
 }
 
 /// Reads a body of `/v1/completions`.
@@ -198,7 +205,8 @@ pub fn completion(body: &[u8], served: &[String]) -> Result<ValidRequest, Invali
     let max_tokens = Some(fields.count("max_tokens")?.unwrap_or(COMPLETION_TOKENS));
     let echo = fields.flag("echo")?.unwrap_or(false);
     let logprobs = choices::of_completion(&mut fields)?;
-    common(fields, Asked { model, prompts, max_tokens, echo, logprobs })
+    let wishes = structured::text(&mut fields)?;
+    common(fields, Asked { model, prompts, max_tokens, echo, logprobs, wishes })
 }
 
 /// What the endpoints name differently.
@@ -208,10 +216,11 @@ struct Asked {
     max_tokens: Option<u32>,
     echo: bool,
     logprobs: Option<u32>,
+    wishes: Wishes,
 }
 
 fn common(mut fields: Fields, asked: Asked) -> Result<ValidRequest, Invalid> {
-    let Asked { model, prompts, max_tokens, echo, logprobs } = asked;
+    let Asked { model, prompts, max_tokens, echo, logprobs, wishes } = asked;
     let n = choices::n(&mut fields)?;
     if prompts.len() * usize::from(n) > choices::MAX_CHOICES {
         let message =
@@ -233,6 +242,7 @@ fn common(mut fields: Fields, asked: Asked) -> Result<ValidRequest, Invalid> {
         logprobs,
         max_tokens,
         sampling,
+        wishes,
         stop,
         priority,
         cache_salt,
@@ -317,9 +327,6 @@ fn neutral(fields: &mut Fields) -> Result<(), Invalid> {
     let table = [
         ("best_of", vec![json!(1)]),
         ("suffix", vec![json!("")]),
-        ("response_format", vec![json!({"type": "text"})]),
-        ("tools", vec![json!(none)]),
-        ("tool_choice", vec![json!("none"), json!("auto")]),
         ("functions", vec![json!(none)]),
         ("function_call", vec![json!("none"), json!("auto")]),
         ("modalities", vec![json!(["text"])]),

@@ -13,6 +13,7 @@ use super::client::Client;
 use super::error::ApiError;
 use super::generation::choice::Told;
 use super::generation::{Common, End, Generation, Part, Usage};
+use crate::dialect::Call;
 use crate::engine::Place;
 use crate::request::ValidRequest;
 
@@ -27,6 +28,8 @@ pub(super) struct Answers {
 /// An answer that is complete.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answer {
+    pub(super) reasoning: String,
+    pub(super) calls: Vec<Call>,
     pub(super) text: String,
     /// How probable its tokens were, if that was asked for.
     pub(super) told: Vec<Told>,
@@ -98,6 +101,8 @@ impl Answers {
                     answers[index].text.push_str(&text);
                     answers[index].told.extend(told);
                 }
+                Part::Reasoning(text) => answers[index].reasoning.push_str(&text),
+                Part::Call(_, call) => answers[index].calls.push(call),
                 Part::End(end) => answers[index].end = Some(end),
                 Part::Queued(_) | Part::Counted(_) => {}
                 Part::Failed(error) => return Err(error),

@@ -16,6 +16,7 @@ use super::client::Client;
 use super::error::ApiError;
 use super::generation::{End, Part, Usage, encode, random};
 use super::render::{Render, named};
+use crate::dialect::Call;
 use crate::engine::FinishReason;
 use crate::request;
 
@@ -35,23 +36,27 @@ pub(super) async fn count_tokens(State(app): State<Arc<App>>, body: Body) -> Res
     let received = app.intake.read(body).await?;
     let mut request = request::anthropic_count(&received.bytes, &app.names)?;
     let prompt = request.prompts.pop().ok_or_else(|| ApiError::internal("a request without a prompt"))?;
-    Ok(Json(json!({ "input_tokens": encode(&app, prompt, true).await?.len() })))
+    Ok(Json(json!({ "input_tokens": encode(&app, prompt, true).await?.tokens.len() })))
 }
 
 /// Renders an answer; there is only ever one.
 struct Anthropic {
     id: String,
     model: String,
-    /// Blocks that have begun; the last is open until something else comes.
+    /// Blocks that have begun.
     blocks: usize,
-    open: bool,
+    /// The type of the last, as long as it is open.
+    open: Option<&'static str>,
     end: Option<End>,
 }
+
+const TEXT: &str = "text";
+const THINKING: &str = "thinking";
 
 impl Anthropic {
     fn new(model: &str) -> Self {
         let id = format!("msg_{:016x}{:016x}", random(), random());
-        Self { id, model: model.to_owned(), blocks: 0, open: false, end: None }
+        Self { id, model: model.to_owned(), blocks: 0, open: None, end: None }
     }
 
     fn message(&self, content: &Value, end: Option<&End>, usage: &Value) -> Value {
@@ -63,27 +68,60 @@ impl Anthropic {
     }
 
     fn close(&mut self) -> Option<Event> {
-        let open = std::mem::take(&mut self.open);
-        open.then(|| named(&json!({ "type": "content_block_stop", "index": self.blocks - 1 })))
+        self.open.take().map(|_| named(&json!({ "type": "content_block_stop", "index": self.blocks - 1 })))
     }
 
-    fn begin_text(&mut self) -> Option<Event> {
-        if self.open {
-            return None;
-        }
-        self.open = true;
-        self.blocks += 1;
-        let block = json!({ "type": "text", "text": "" });
-        Some(named(
-            &json!({ "type": "content_block_start", "index": self.blocks - 1, "content_block": block }),
-        ))
+    /// Begins a block, after the one that is open.
+    fn begin_block(&mut self, kind: &'static str, block: &Value) -> Vec<Event> {
+        let closed = self.close();
+        (self.open, self.blocks) = (Some(kind), self.blocks + 1);
+        let start =
+            json!({ "type": "content_block_start", "index": self.blocks - 1, "content_block": block });
+        closed.into_iter().chain([named(&start)]).collect()
     }
+
+    fn delta(&self, delta: &Value) -> Event {
+        named(&json!({ "type": "content_block_delta", "index": self.blocks - 1, "delta": delta }))
+    }
+
+    /// More of a block of text or of thinking, which begins if it is not open.
+    fn more(&mut self, kind: &'static str, text: &str) -> Vec<Event> {
+        let mut events = match kind {
+            _ if self.open == Some(kind) => Vec::new(),
+            THINKING => self.begin_block(kind, &thinking("")),
+            _ => self.begin_block(kind, &json!({ "type": TEXT, "text": "" })),
+        };
+        events.push(self.delta(&json!({ "type": format!("{kind}_delta"), kind: text })));
+        events
+    }
+}
+
+/// Nobody signs here what was thought.
+fn thinking(text: &str) -> Value {
+    json!({ "type": THINKING, "thinking": text, "signature": "" })
+}
+
+/// A call, with a name that no other has.
+fn tool_use(name: &str, input: &Value) -> Value {
+    let id = format!("toolu_{:016x}", random());
+    json!({ "type": "tool_use", "id": id, "name": name, "input": input })
 }
 
 impl Render for Anthropic {
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> Value {
-        let Answer { text, end, .. } = answers.into_iter().next().unwrap_or_default();
-        self.message(&json!([{ "type": "text", "text": text }]), end.as_ref(), &usage_json(usage))
+        let Answer { reasoning, text, calls, end, .. } = answers.into_iter().next().unwrap_or_default();
+        let mut content = Vec::new();
+        if !reasoning.is_empty() {
+            content.push(thinking(&reasoning));
+        }
+        if !text.is_empty() || (calls.is_empty() && content.is_empty()) {
+            content.push(json!({ "type": TEXT, "text": text }));
+        }
+        content.extend(calls.iter().map(|Call { name, arguments }| {
+            // Calls are only told of whose arguments are an object.
+            tool_use(name, &serde_json::from_str(arguments).unwrap_or_default())
+        }));
+        self.message(&json!(content), end.as_ref(), &usage_json(usage))
     }
 
     fn begin(&mut self, _: usize, prompt_tokens: usize) -> Vec<Event> {
@@ -95,17 +133,24 @@ impl Render for Anthropic {
 
     fn part(&mut self, _: usize, part: Part) -> Vec<Event> {
         match part {
-            Part::Text(text, _) => {
-                let delta = json!({ "type": "text_delta", "text": text });
-                let begun = self.begin_text();
-                let delta =
-                    json!({ "type": "content_block_delta", "index": self.blocks - 1, "delta": delta });
-                begun.into_iter().chain([named(&delta)]).collect()
+            // What only tells of tokens is no block.
+            Part::Text(text, _) if text.is_empty() => Vec::new(),
+            Part::Text(text, _) => self.more(TEXT, &text),
+            Part::Reasoning(text) => self.more(THINKING, &text),
+            Part::Call(_, Call { name, arguments }) => {
+                let mut events = self.begin_block("tool_use", &tool_use(&name, &json!({})));
+                events.push(self.delta(&json!({ "type": "input_json_delta", "partial_json": arguments })));
+                events.extend(self.close());
+                events
             }
             Part::End(end) => {
                 self.end = Some(end);
                 // An answer of nothing has a block all the same, as one that is not streamed.
-                let empty = if self.blocks == 0 { self.begin_text() } else { None };
+                let empty = if self.blocks == 0 {
+                    self.begin_block(TEXT, &json!({ "type": TEXT, "text": "" }))
+                } else {
+                    Vec::new()
+                };
                 empty.into_iter().chain(self.close()).collect()
             }
             Part::Queued(_) | Part::Counted(_) | Part::Failed(_) => Vec::new(),
@@ -128,6 +173,7 @@ impl Render for Anthropic {
 const fn stop_reason(end: &End) -> &'static str {
     match (end.reason, &end.stop) {
         (FinishReason::Stop, Some(_)) => "stop_sequence",
+        (FinishReason::Stop, None) if end.called => "tool_use",
         (FinishReason::Stop, None) => "end_turn",
         (FinishReason::Length | FinishReason::Deadline, _) => "max_tokens",
     }

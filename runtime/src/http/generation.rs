@@ -4,6 +4,7 @@
 //! Streamed and whole answers are made of the same parts, so they cannot differ.
 
 pub(super) mod choice;
+mod spoken;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,13 +14,16 @@ use std::time::Instant;
 use super::client::Client;
 use super::error::ApiError;
 use super::{App, InFlight};
+use crate::defaults::Defaults;
+use crate::dialect::Call;
 use crate::engine::sampler::Sampling;
 use crate::engine::sampler::adjust::Adjust;
 use crate::engine::{Event, Events, FinishReason, Job, Place};
 use crate::metrics::RequestGuard;
 use crate::request::{self, Invalid, InvalidKind, Prompt, ValidRequest};
-use crate::tokens::Tokens;
+use crate::tokens::{Prompted, Tokens};
 use choice::{Choice, Told};
+use spoken::guided;
 
 /// A prompt that the engine works on. Dropping it cancels the work.
 pub(super) struct Generation {
@@ -67,6 +71,10 @@ pub(super) enum Part {
     Queued(u32),
     /// Text, and how probable its tokens were, if that was asked for.
     Text(String, Vec<Told>),
+    /// Reasoning, which comes before text.
+    Reasoning(String),
+    /// A call of a tool, and how many came before it.
+    Call(usize, Call),
     End(End),
     /// All tokens of a prompt and its answers; it comes last.
     Counted(Usage),
@@ -79,6 +87,8 @@ pub(super) struct End {
     pub(super) reason: FinishReason,
     /// The stop string that ended it.
     pub(super) stop: Option<String>,
+    /// Whether it called tools.
+    pub(super) called: bool,
 }
 
 /// Whose request it is, and what all its prompts have in common.
@@ -103,7 +113,8 @@ impl Generation {
             Prompt::Tokens(ids) if *echo => Some(serving.tokens.decode(ids)),
             _ => None,
         };
-        let prompt = encode(app, prompt, true).await?;
+        let chat = matches!(prompt, Prompt::Chat(_));
+        let Prompted { tokens: prompt, end } = encode(app, prompt, true).await?;
         let Some(first) = prompt.first() else {
             return Err(Invalid::new(InvalidKind::Value, prompt_param, "the prompt has no tokens").into());
         };
@@ -111,14 +122,15 @@ impl Generation {
         let echo = echoed.map(|text| Echo { text, told: first.into_iter().collect() });
         let usage = Usage { prompt: prompt.len(), ..Usage::default() };
         let ends = ends(&serving.tokens, sampling);
+        let (constraint, spoken) = guided(&serving.guides, chat.then_some(&*end), &request.wishes).await?;
         let job = Job {
             n: *n,
             max_tokens: room(prompt_param, prompt.len(), *max_tokens, serving.engine.context())?,
             ends: ends.clone(),
             min_tokens: sampling.min_tokens,
-            sampling: draws(sampling),
+            sampling: draws(sampling, &serving.defaults),
             class: client.class(*priority, cache_salt),
-            constraint: None,
+            constraint,
             logprobs: *logprobs,
             prompt_logprobs: logprobs.filter(|_| echo.is_some()),
             deadline: app.longest.map(|longest| *arrived + longest),
@@ -129,7 +141,7 @@ impl Generation {
             tokens: serving.tokens.clone(),
             ends,
             events,
-            choices: (0..*n).map(|_| Choice::new(stop.clone())).collect(),
+            choices: (0..*n).map(|_| Choice::new(stop.clone(), spoken.clone())).collect(),
             echo,
             measure: RequestGuard::new(app.metrics.clone(), *arrived, usage.prompt, *n),
             usage,
@@ -189,11 +201,12 @@ impl Generation {
         if self.ends.contains(&token) {
             return;
         }
-        let (part, stop) = choice.push(&self.tokens, token, told);
-        self.ready.extend(part.map(|part| (usize::from(number), part)));
+        let (parts, stop) = choice.push(&self.tokens, token, told);
+        let called = choice.called();
+        self.ready.extend(parts.into_iter().map(|part| (usize::from(number), part)));
         if stop.is_some() {
             self.events.cancel(number);
-            self.end(number, End { reason: FinishReason::Stop, stop });
+            self.end(number, End { reason: FinishReason::Stop, stop, called });
         }
     }
 
@@ -202,10 +215,11 @@ impl Generation {
         let Some(choice) = self.choices.get_mut(usize::from(number)).filter(|choice| !choice.ended) else {
             return;
         };
-        let (part, stop) = choice.finish(&self.tokens);
-        self.ready.extend(part.map(|part| (usize::from(number), part)));
+        let (parts, stop) = choice.finish(&self.tokens, reason == FinishReason::Stop);
+        let called = choice.called();
+        self.ready.extend(parts.into_iter().map(|part| (usize::from(number), part)));
         let reason = if stop.is_some() { FinishReason::Stop } else { reason };
-        self.end(number, End { reason, stop });
+        self.end(number, End { reason, stop, called });
     }
 
     /// What the answers begin with, once all of the prompt has been read.
@@ -248,15 +262,15 @@ fn ends(tokens: &Tokens, sampling: &request::Sampling) -> Arc<BTreeSet<u32>> {
 }
 
 /// What of a request's wishes the sampler has to know.
-fn draws(asked: &request::Sampling) -> Sampling {
+fn draws(asked: &request::Sampling, model: &Defaults) -> Sampling {
     Sampling {
-        temperature: asked.temperature,
-        top_p: asked.top_p,
-        top_k: asked.top_k,
-        min_p: asked.min_p,
+        temperature: asked.temperature.or(model.temperature).unwrap_or(1.0),
+        top_p: asked.top_p.or(model.top_p).unwrap_or(1.0),
+        top_k: asked.top_k.or(model.top_k).unwrap_or(0),
+        min_p: asked.min_p.or(model.min_p).unwrap_or(0.0),
         seed: asked.seed.unwrap_or_else(random),
         adjust: Adjust {
-            repetition: asked.repetition_penalty,
+            repetition: asked.repetition_penalty.or(model.repetition_penalty).unwrap_or(1.0),
             presence: asked.presence_penalty,
             frequency: asked.frequency_penalty,
             bias: asked.logit_bias.clone(),
@@ -266,9 +280,11 @@ fn draws(asked: &request::Sampling) -> Sampling {
 
 /// The tokens of a prompt. Cutting a long text takes a while, in which the one thread of the listeners must go on; and
 /// few do so at once, since it is the engine that should compute. `special`: with what goes before plain text.
-pub(super) async fn encode(app: &App, prompt: Prompt, special: bool) -> Result<Vec<u32>, ApiError> {
+pub(super) async fn encode(app: &App, prompt: Prompt, special: bool) -> Result<Prompted, ApiError> {
     let serving = app.serving()?;
-    let (tokens, context, param) = (serving.tokens.clone(), serving.engine.context(), prompt.param());
+    let (guides, context, param) = (serving.guides.clone(), serving.engine.context(), prompt.param());
+    let tokens = serving.tokens.clone();
+    let plain = |tokens| Prompted { tokens, end: String::new() };
     if prompt.bytes() > tokens.most_bytes(context) {
         let message = format!(
             "{param} has {} bytes, which are more than the context of {context} tokens can be",
@@ -278,14 +294,14 @@ pub(super) async fn encode(app: &App, prompt: Prompt, special: bool) -> Result<V
     }
     if let Prompt::Tokens(ids) = prompt {
         known(&tokens, param, &ids)?;
-        return Ok(ids);
+        return Ok(plain(ids));
     }
     let _turn = app.encoders.acquire().await.map_err(|_| ApiError::internal("the server is ending"))?;
     let encoded = tokio::task::spawn_blocking(move || match prompt {
-        Prompt::Chat(messages) => tokens.encode_chat(&messages),
-        Prompt::Text(text) if special => tokens.encode_text(&text),
-        Prompt::Text(text) => tokens.encode_bare(&text),
-        Prompt::Tokens(ids) => Ok(ids),
+        Prompt::Chat(chat) => tokens.encode_chat(&guides.taught(chat)),
+        Prompt::Text(text) if special => tokens.encode_text(&text).map(plain),
+        Prompt::Text(text) => tokens.encode_bare(&text).map(plain),
+        Prompt::Tokens(ids) => Ok(plain(ids)),
     });
     Ok(encoded.await.map_err(|_| ApiError::internal("the prompt could not be encoded"))??)
 }

@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::generation::{End, Part, Usage, random};
 use super::render::{Render, named};
 use super::{App, now};
+use crate::dialect::Call;
 use crate::engine::FinishReason;
 use crate::request::{self, ValidRequest};
 
@@ -34,13 +35,73 @@ pub(super) async fn responses(
 struct Responses {
     /// What every body of the response has, as long as nothing has come of it.
     response: Value,
-    message: String,
-    text: String,
-    /// Whether the message has begun.
-    begun: bool,
+    /// Items that are complete.
+    output: Vec<Value>,
+    /// The item that is not.
+    open: Option<Open>,
     end: Option<End>,
     /// Number of the next event.
     sequence: u64,
+}
+
+/// A message or reasoning on its way.
+struct Open {
+    id: String,
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Message,
+    Reasoning,
+}
+
+impl Open {
+    fn new(kind: Kind) -> Self {
+        let prefix = if kind == Kind::Message { "msg" } else { "rs" };
+        Self { id: format!("{prefix}_{:016x}{:016x}", random(), random()), kind, text: String::new() }
+    }
+
+    fn content(&self) -> Value {
+        let none: [Value; 0] = [];
+        match self.kind {
+            Kind::Message => {
+                json!({ "type": "output_text", "text": self.text, "annotations": none, "logprobs": none })
+            }
+            Kind::Reasoning => json!({ "type": "reasoning_text", "text": self.text }),
+        }
+    }
+
+    fn item(&self, status: &str, content: &Value) -> Value {
+        let none: [Value; 0] = [];
+        match self.kind {
+            Kind::Message => json!({
+                "id": self.id, "type": "message", "status": status, "role": "assistant", "content": content
+            }),
+            Kind::Reasoning => json!({
+                "id": self.id, "type": "reasoning", "status": status, "summary": none, "content": content
+            }),
+        }
+    }
+
+    /// The events of its text.
+    const fn event(&self, done: bool) -> &'static str {
+        match (self.kind, done) {
+            (Kind::Message, false) => "response.output_text.delta",
+            (Kind::Message, true) => "response.output_text.done",
+            (Kind::Reasoning, false) => "response.reasoning_text.delta",
+            (Kind::Reasoning, true) => "response.reasoning_text.done",
+        }
+    }
+}
+
+/// A call; its id is that of the item, and the other the one that its answer names.
+fn function_call(Call { name, arguments }: &Call, status: &str) -> Value {
+    json!({
+        "id": format!("fc_{:016x}", random()), "call_id": format!("call_{:016x}", random()),
+        "type": "function_call", "status": status, "name": name, "arguments": arguments
+    })
 }
 
 impl Responses {
@@ -56,8 +117,7 @@ impl Responses {
             "tool_choice": "auto", "tools": none, "top_p": request.sampling.top_p, "truncation": "disabled",
             "usage": null, "user": null, "metadata": {}
         });
-        let message = format!("msg_{:016x}{:016x}", random(), random());
-        Self { response, message, text: String::new(), begun: false, end: None, sequence: 0 }
+        Self { response, output: Vec::new(), open: None, end: None, sequence: 0 }
     }
 
     fn complete(&self) -> bool {
@@ -68,17 +128,6 @@ impl Responses {
         if complete { "completed" } else { "incomplete" }
     }
 
-    fn content(&self) -> Value {
-        let none: [Value; 0] = [];
-        json!({ "type": "output_text", "text": self.text, "annotations": none, "logprobs": none })
-    }
-
-    fn item(&self, status: &str, content: &Value) -> Value {
-        json!({
-            "id": self.message, "type": "message", "status": status, "role": "assistant", "content": content
-        })
-    }
-
     fn finished(&self, usage: Usage) -> Value {
         let mut response = self.response.clone();
         let status = Self::status(self.complete());
@@ -86,7 +135,7 @@ impl Responses {
         if !self.complete() {
             response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
-        response["output"] = json!([self.item(status, &json!([self.content()]))]);
+        response["output"] = json!(self.output);
         response["usage"] = usage_json(usage);
         response
     }
@@ -98,31 +147,93 @@ impl Responses {
         named(&fields)
     }
 
-    /// An event about the text.
-    fn text_event(&mut self, kind: &str, mut fields: Value) -> Event {
-        fields["item_id"] = json!(self.message);
-        fields["output_index"] = json!(0);
+    /// An event about the text of the open item.
+    fn text_event(&mut self, kind: &str, id: &str, mut fields: Value) -> Event {
+        fields["item_id"] = json!(id);
+        fields["output_index"] = json!(self.output.len());
         fields["content_index"] = json!(0);
         self.event(kind, fields)
     }
 
-    fn begin_message(&mut self) -> Vec<Event> {
-        if std::mem::replace(&mut self.begun, true) {
-            return Vec::new();
+    /// An event about the item as a whole.
+    fn item_event(&mut self, kind: &str, item: &Value) -> Event {
+        let fields = json!({ "output_index": self.output.len(), "item": item });
+        self.event(kind, fields)
+    }
+
+    /// More of a text, whose item begins if it is not open.
+    fn more(&mut self, kind: Kind, text: &str) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.open.as_ref().is_none_or(|open| open.kind != kind) {
+            events = self.close();
+            let open = Open::new(kind);
+            let part = open.content();
+            events.push(self.item_event("response.output_item.added", &open.item("in_progress", &json!([]))));
+            events.push(self.text_event("response.content_part.added", &open.id, json!({ "part": part })));
+            self.open = Some(open);
         }
-        let item = self.item("in_progress", &json!([]));
-        let part = self.content();
-        vec![
-            self.event("response.output_item.added", json!({ "output_index": 0, "item": item })),
-            self.text_event("response.content_part.added", json!({ "part": part })),
-        ]
+        if !text.is_empty()
+            && let Some(mut open) = self.open.take()
+        {
+            open.text.push_str(text);
+            let none: [Value; 0] = [];
+            let delta = json!({ "delta": text, "logprobs": none });
+            events.push(self.text_event(open.event(false), &open.id, delta));
+            self.open = Some(open);
+        }
+        events
+    }
+
+    /// Ends the open item.
+    fn close(&mut self) -> Vec<Event> {
+        let Some(open) = self.open.take() else { return Vec::new() };
+        let part = open.content();
+        let none: [Value; 0] = [];
+        let item = open.item(Self::status(self.complete()), &json!([part]));
+        let events = vec![
+            self.text_event(open.event(true), &open.id, json!({ "text": open.text, "logprobs": none })),
+            self.text_event("response.content_part.done", &open.id, json!({ "part": part })),
+            self.item_event("response.output_item.done", &item),
+        ];
+        self.output.push(item);
+        events
+    }
+
+    fn call(&mut self, call: &Call) -> Vec<Event> {
+        let mut events = self.close();
+        let item = function_call(call, "completed");
+        let mut begun = item.clone();
+        begun["status"] = json!("in_progress");
+        begun["arguments"] = json!("");
+        let at = json!({ "item_id": item["id"], "output_index": self.output.len() });
+        let with = |name: &str| {
+            let mut fields = at.clone();
+            fields[name] = item["arguments"].clone();
+            fields
+        };
+        events.push(self.item_event("response.output_item.added", &begun));
+        events.push(self.event("response.function_call_arguments.delta", with("delta")));
+        events.push(self.event("response.function_call_arguments.done", with("arguments")));
+        events.push(self.item_event("response.output_item.done", &item));
+        self.output.push(item);
+        events
     }
 }
 
 impl Render for Responses {
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> Value {
-        let Answer { text, end, .. } = answers.into_iter().next().unwrap_or_default();
-        (self.text, self.end) = (text, end);
+        let Answer { reasoning, text, calls, end, .. } = answers.into_iter().next().unwrap_or_default();
+        self.end = end;
+        let silent = text.is_empty() && !(calls.is_empty() && reasoning.is_empty());
+        for (kind, text, left_out) in
+            [(Kind::Reasoning, &reasoning, reasoning.is_empty()), (Kind::Message, &text, silent)]
+        {
+            if !left_out {
+                self.more(kind, text);
+                self.close();
+            }
+        }
+        self.output.extend(calls.iter().map(|call| function_call(call, "completed")));
         self.finished(usage)
     }
 
@@ -132,28 +243,22 @@ impl Render for Responses {
     }
 
     fn part(&mut self, _: usize, part: Part) -> Vec<Event> {
-        let mut events = self.begin_message();
         match part {
-            Part::Text(text, _) => {
-                self.text.push_str(&text);
-                let none: [Value; 0] = [];
-                let delta = json!({ "delta": text, "logprobs": none });
-                events.push(self.text_event("response.output_text.delta", delta));
-            }
+            // What only tells of tokens is no item.
+            Part::Text(text, _) if text.is_empty() => Vec::new(),
+            Part::Text(text, _) => self.more(Kind::Message, &text),
+            Part::Reasoning(text) => self.more(Kind::Reasoning, &text),
+            Part::Call(_, call) => self.call(&call),
             Part::End(end) => {
                 self.end = Some(end);
-                let (text, part) = (self.text.clone(), self.content());
-                let none: [Value; 0] = [];
-                let done = json!({ "text": text, "logprobs": none });
-                events.push(self.text_event("response.output_text.done", done));
-                events.push(self.text_event("response.content_part.done", json!({ "part": part })));
-                let item = self.item(Self::status(self.complete()), &json!([part]));
-                let done = json!({ "output_index": 0, "item": item });
-                events.push(self.event("response.output_item.done", done));
+                // An answer of nothing has a message all the same, as one that is not streamed.
+                let nothing = self.output.is_empty() && self.open.is_none();
+                let mut events = if nothing { self.more(Kind::Message, "") } else { Vec::new() };
+                events.extend(self.close());
+                events
             }
-            Part::Queued(_) | Part::Counted(_) | Part::Failed(_) => {}
+            Part::Queued(_) | Part::Counted(_) | Part::Failed(_) => Vec::new(),
         }
-        events
     }
 
     fn end(&mut self, usage: Usage) -> Vec<Event> {

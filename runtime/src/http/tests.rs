@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use contract::geometry::ModelGeometry;
+use contract::header::gguf::{Metadata, Value as Item};
 use contract::http::TENANT_HEADER;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use tower::ServiceExt;
 use contract::Bytes;
 
 use super::*;
+use crate::dialect::Said;
 use crate::engine::worker::Worker;
 use crate::fixture::toy::{self, Rule, limits, toy};
 use crate::http::admin::{Drain, admin};
@@ -41,13 +43,20 @@ fn ready_as(front: Front) -> Arc<App> {
 }
 
 fn loaded(state: Arc<App>, rule: Rule) -> Arc<App> {
+    loaded_with(state, rule, (toy::metadata(), Said::default()))
+}
+
+fn loaded_with(state: Arc<App>, rule: Rule, (metadata, said): (Metadata, Said)) -> Arc<App> {
     let (model, cache) = toy(rule, 8);
     let (worker, engine) = Worker::new(model, cache, limits(CONTEXT, 2, 4));
     std::thread::spawn(|| worker.run());
-    let tokens = Arc::new(Tokens::from_metadata(&toy::metadata(), geometry().vocab).unwrap());
+    let tokens = Arc::new(Tokens::from_metadata(&metadata, geometry().vocab).unwrap());
     let (planned, allocated) = (MemoryPlan::default(), MemoryPlan::default());
+    let (guides, defaults) = (Arc::new(Guides::new(tokens.clone(), said).unwrap()), Defaults::default());
     state.serve(Serving {
         tokens,
+        guides,
+        defaults,
         engine,
         planned,
         allocated,

@@ -8,12 +8,11 @@ use super::bounds::{self, Beyond, MAX_DEPTH, MAX_VALUES};
 use super::{Invalid, InvalidKind};
 
 /// Fields that change nothing of the answer.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 8] = [
     "user",
     "metadata",
     "store",
     "service_tier",
-    "parallel_tool_calls",
     "prompt_cache_key",
     "prompt_cache_retention",
     "safety_identifier",

@@ -14,18 +14,18 @@ const MAX_STOP_TOKENS: usize = 64;
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the likeliest.
-    pub temperature: f32,
+    /// 0 takes the likeliest. What is absent here and below is as the model's authors want it.
+    pub temperature: Option<f32>,
     /// Share of probability that is chosen from, likeliest first.
-    pub top_p: f32,
+    pub top_p: Option<f32>,
     /// How many of the likeliest are chosen from; 0: all.
-    pub top_k: u32,
+    pub top_k: Option<u32>,
     /// Least probability, as a share of the likeliest token's.
-    pub min_p: f32,
+    pub min_p: Option<f32>,
     /// Equal seeds give equal answers; absent: whatever the server likes.
     pub seed: Option<u64>,
     /// What the logits of tokens of prompt and answer are divided by.
-    pub repetition_penalty: f32,
+    pub repetition_penalty: Option<f32>,
     /// What is taken off the logits of tokens of the answer.
     pub presence_penalty: f32,
     /// What is taken off for each time that the answer has the token.
@@ -48,12 +48,12 @@ pub(super) fn sampling(fields: &mut Fields, max_tokens: Option<u32>) -> Result<S
         return Err(Invalid::new(InvalidKind::Value, "min_tokens", message));
     }
     Ok(Sampling {
-        temperature: fields.number("temperature", 0.0, 2.0)?.unwrap_or(1.0),
-        top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
+        temperature: fields.number("temperature", 0.0, 2.0)?,
+        top_p: fields.number("top_p", 0.0, 1.0)?,
         top_k: top_k(fields)?,
-        min_p: fields.number("min_p", 0.0, 1.0)?.unwrap_or(0.0),
+        min_p: fields.number("min_p", 0.0, 1.0)?,
         seed: fields.integer("seed")?,
-        repetition_penalty: fields.number("repetition_penalty", 0.01, 10.0)?.unwrap_or(1.0),
+        repetition_penalty: fields.number("repetition_penalty", 0.01, 10.0)?,
         presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         logit_bias: logit_bias(fields)?,
@@ -64,9 +64,9 @@ pub(super) fn sampling(fields: &mut Fields, max_tokens: Option<u32>) -> Result<S
 }
 
 /// vLLM's -1 means the same as 0.
-fn top_k(fields: &mut Fields) -> Result<u32, Invalid> {
-    let k = fields.rank("top_k")?.filter(|k| *k != -1).unwrap_or(0);
-    u32::try_from(k).map_err(|_| {
+fn top_k(fields: &mut Fields) -> Result<Option<u32>, Invalid> {
+    let k = fields.rank("top_k")?.map(|k| u32::try_from(if k == -1 { 0 } else { k }));
+    k.transpose().map_err(|_| {
         Invalid::new(InvalidKind::Value, "top_k", "top_k must be a number of tokens, or 0 or -1 for all")
     })
 }

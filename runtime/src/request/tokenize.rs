@@ -1,7 +1,7 @@
 //! Requests of `/tokenize` and `/detokenize`, which do not reach the engine.
 
 use super::fields::Fields;
-use super::{Invalid, InvalidKind, Prompt, messages, named_model, prompt};
+use super::{Invalid, InvalidKind, Prompt, named_model, prompt, structured};
 
 /// Text or messages to be cut into tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,13 +32,10 @@ impl ToTokens {
         let text = fields.text("prompt")?;
         let prompt = match text {
             Some(text) => Prompt::Text(text),
-            None => Prompt::Chat(messages::messages(&mut fields)?),
+            None => Prompt::Chat(structured::chat(&mut fields)?.0),
         };
         let special = fields.flag("add_special_tokens")?.unwrap_or(true);
         let strings = fields.flag("return_token_strs")?.unwrap_or(false);
-        // Whatever else would change the tokens is refused.
-        fields.only("add_generation_prompt", true)?;
-        fields.only("continue_final_message", false)?;
         fields.finish()?;
         Ok(Self { prompt, special, strings })
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Part;
+use super::spoken::Spoken;
 use crate::engine::sampler::logprobs::Logprobs;
 use crate::tokens::Tokens;
 use crate::tokens::stream::{Piece, TextStream};
@@ -13,6 +14,7 @@ const LEAST: f32 = -9999.0;
 /// An answer that has not ended, or has.
 pub(in crate::http) struct Choice {
     text: TextStream,
+    spoken: Spoken,
     /// Of tokens whose text has not been given out yet.
     held: Vec<Told>,
     pub(super) ended: bool,
@@ -46,32 +48,51 @@ impl Told {
 }
 
 impl Choice {
-    pub(super) fn new(stop: Vec<String>) -> Self {
-        Self { text: TextStream::new(stop), held: Vec::new(), ended: false }
+    pub(super) fn new(stop: Vec<String>, spoken: Spoken) -> Self {
+        let text = TextStream::new(stop).keeping(spoken.kept.clone());
+        Self { text, spoken, held: Vec::new(), ended: false }
     }
 
-    /// Adds a token: perhaps there is text, perhaps a stop string.
+    /// Whether it has called tools.
+    pub(super) const fn called(&self) -> bool {
+        self.spoken.calls > 0
+    }
+
+    /// Adds a token: perhaps it says something, perhaps it ends with a stop string.
     pub(super) fn push(
         &mut self,
         tokens: &Tokens,
         token: u32,
         told: Option<Told>,
-    ) -> (Option<Part>, Option<String>) {
+    ) -> (Vec<Part>, Option<String>) {
         self.held.extend(told);
-        let piece = self.text.push(tokens, token);
-        self.part(piece)
+        let Piece { text, stopped } = self.text.push(tokens, token);
+        let mut parts = self.spoken.push(text);
+        if stopped.is_some() {
+            parts.extend(self.spoken.finish(true));
+        }
+        (self.with_told(parts), stopped)
     }
 
-    /// Whatever was held back.
-    pub(super) fn finish(&mut self, tokens: &Tokens) -> (Option<Part>, Option<String>) {
-        let piece = self.text.finish(tokens);
-        let (part, stop) = self.part(piece);
-        let rest = (!self.held.is_empty()).then(|| Part::Text(String::new(), std::mem::take(&mut self.held)));
-        (part.or(rest), stop)
+    /// Whatever was held back. `whole`: the model has ended the answer, and was not cut off.
+    pub(super) fn finish(&mut self, tokens: &Tokens, whole: bool) -> (Vec<Part>, Option<String>) {
+        let Piece { text, stopped } = self.text.finish(tokens);
+        let mut parts = self.spoken.push(text);
+        parts.extend(self.spoken.finish(whole || stopped.is_some()));
+        let mut parts = self.with_told(parts);
+        if !self.held.is_empty() {
+            parts.push(Part::Text(String::new(), std::mem::take(&mut self.held)));
+        }
+        (parts, stopped)
     }
 
-    fn part(&mut self, Piece { text, stopped }: Piece) -> (Option<Part>, Option<String>) {
-        let part = (!text.is_empty()).then(|| Part::Text(text, std::mem::take(&mut self.held)));
-        (part, stopped)
+    /// The first text is told of with everything that was held.
+    fn with_told(&mut self, mut parts: Vec<Part>) -> Vec<Part> {
+        let first =
+            parts.iter_mut().find_map(|part| if let Part::Text(_, told) = part { Some(told) } else { None });
+        if let Some(told) = first {
+            *told = std::mem::take(&mut self.held);
+        }
+        parts
     }
 }

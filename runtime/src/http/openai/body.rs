@@ -14,6 +14,7 @@ use super::super::generation::{End, Part, Usage, random};
 use super::super::render::{Render, data};
 use super::super::{App, now};
 use super::logprobs;
+use crate::dialect::Call;
 use crate::engine::FinishReason;
 
 /// What ends every stream.
@@ -66,12 +67,12 @@ impl OpenAi {
     }
 
     fn choice(&self, index: usize, answer: &Answer) -> Value {
-        let reason = answer.end.as_ref().map(|end| reason_name(end.reason));
+        let reason = answer.end.as_ref().map(reason_name);
         let stop = answer.end.as_ref().and_then(|end| end.stop.as_ref());
         let logprobs = self.logprobs(&answer.told, 0);
         match self.shape {
             Shape::Chat => json!({
-                "index": index, "message": { "role": "assistant", "content": answer.text, "refusal": null },
+                "index": index, "message": self.message(answer),
                 "logprobs": logprobs, "finish_reason": reason, "stop_reason": stop
             }),
             Shape::Completion => json!({
@@ -79,6 +80,27 @@ impl OpenAi {
                 "stop_reason": stop
             }),
         }
+    }
+
+    /// Who called tools or only reasoned need not have said anything.
+    fn message(&self, Answer { reasoning, text, calls, .. }: &Answer) -> Value {
+        let said = !text.is_empty() || (calls.is_empty() && reasoning.is_empty());
+        let mut message = json!({ "role": "assistant", "content": said.then_some(text), "refusal": null });
+        if !reasoning.is_empty() {
+            message["reasoning"] = json!(reasoning);
+            message["reasoning_content"] = json!(reasoning);
+        }
+        if !calls.is_empty() {
+            let calls = calls.iter().enumerate();
+            message["tool_calls"] = calls.map(|(index, call)| tool_call(index, call)).collect();
+        }
+        message
+    }
+
+    /// A chunk of something that is no text of the answer.
+    fn delta_chunk(&self, index: usize, delta: &Value) -> Vec<Event> {
+        let choice = json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
+        vec![self.event(&json!([choice]), Value::Null)]
     }
 
     fn logprobs(&self, told: &[Told], offset: usize) -> Value {
@@ -112,7 +134,7 @@ impl OpenAi {
             Shape::Completion => json!({ "index": index, "text": "" }),
         };
         choice["logprobs"] = Value::Null;
-        choice["finish_reason"] = json!(reason_name(end.reason));
+        choice["finish_reason"] = json!(reason_name(end));
         choice["stop_reason"] = json!(end.stop);
         self.event(&json!([choice]), Value::Null)
     }
@@ -157,6 +179,14 @@ impl Render for OpenAi {
     fn part(&mut self, index: usize, part: Part) -> Vec<Event> {
         match part {
             Part::Text(text, told) => vec![self.text_chunk(index, &text, &told)],
+            Part::Reasoning(text) => {
+                self.delta_chunk(index, &json!({ "reasoning": text, "reasoning_content": text }))
+            }
+            Part::Call(at, call) => {
+                let mut call = tool_call(at, &call);
+                call["index"] = json!(at);
+                self.delta_chunk(index, &json!({ "tool_calls": [call] }))
+            }
             Part::End(end) => vec![self.end_chunk(index, &end)],
             Part::Queued(_) | Part::Counted(_) | Part::Failed(_) => Vec::new(),
         }
@@ -172,8 +202,15 @@ impl Render for OpenAi {
     }
 }
 
-const fn reason_name(reason: FinishReason) -> &'static str {
-    match reason {
+/// A call, with a name that no other has.
+fn tool_call(index: usize, Call { name, arguments }: &Call) -> Value {
+    let id = format!("call_{:016x}{index:02}", random());
+    json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
+}
+
+const fn reason_name(end: &End) -> &'static str {
+    match end.reason {
+        FinishReason::Stop if end.called => "tool_calls",
         FinishReason::Stop => "stop",
         FinishReason::Length | FinishReason::Deadline => "length",
     }

@@ -140,3 +140,137 @@ async fn responses_are_answered_whole_and_in_pieces() {
         assert_eq!((status.as_u16(), answer["error"]["param"].as_str()), (400, Some(param)), "{answer}");
     }
 }
+
+/// The toy says the likeliest of what it may, so a choice of one says it all.
+fn forced(extra: &Value) -> Value {
+    let mut body = json!({"temperature": 0, "structured_outputs": {"choice": ["ok{}"]}});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn answers_keep_to_their_format_in_every_api() {
+    let state = ready(Rule::Successor);
+    let chat = json!({"model": "toy", "messages": [{"role": "user", "content": "a"}]});
+    let (status, answer) = post(&state, CHAT_COMPLETIONS, &forced(&chat)).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["choices"][0]["message"]["content"], "ok{}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let (_, answer) = post(&state, COMPLETIONS, &forced(&json!({"model": "toy", "prompt": "a"}))).await;
+    assert_eq!(answer["choices"][0]["text"], "ok{}");
+    let format = json!({"format": {"type": "json_schema", "name": "x", "schema": {"const": 7}}});
+    let responses = json!({"model": "toy", "input": "a", "temperature": 0, "text": format});
+    let (_, answer) = post(&state, RESPONSES, &responses).await;
+    assert_eq!(answer["output"][0]["content"][0]["text"], "7", "{answer}");
+    let wrong = forced(&json!({"structured_outputs": {"regex": "("}, "model": "toy", "prompt": "a"}));
+    let (status, answer) = post(&state, COMPLETIONS, &wrong).await;
+    assert_eq!((status.as_u16(), &answer["error"]["param"]), (400, &json!("structured_outputs")), "{answer}");
+}
+
+fn speaking(template: &str) -> Arc<App> {
+    let mut metadata = toy::metadata();
+    metadata.insert("tokenizer.chat_template".into(), Item::String(template.into()));
+    loaded_with(loading(), Rule::Successor, (metadata, Said::default()))
+}
+
+fn said(content: &str, extra: &Value) -> Value {
+    let mut body =
+        json!({"model": "toy", "messages": [{"role": "user", "content": content}], "temperature": 0});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn calls_are_told_in_every_api() {
+    let state = speaking("{% for m in messages %}{{ m.content }}{% endfor %}{# tools [TOOL_CALLS] [ARGS] #}");
+    let parameters = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let tools = json!([{"type": "function", "function": {"name": "now", "parameters": parameters}}]);
+    let required = json!({"tools": tools, "tool_choice": "required", "parallel_tool_calls": false});
+    let (status, answer) = post(&state, CHAT_COMPLETIONS, &said("a", &required)).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let choice = &answer["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("tool_calls"), &Value::Null)
+    );
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!(
+        (&call["type"], &call["function"]),
+        (&json!("function"), &json!({"name": "now", "arguments": "{}"}))
+    );
+    assert!(call["id"].as_str().unwrap().starts_with("call_"));
+
+    let mut streaming = said("a", &required);
+    streaming["stream"] = json!(true);
+    let request = Request::post(CHAT_COMPLETIONS).body(Body::from(streaming.to_string())).unwrap();
+    let (_, _, text) = send(app(state.clone()), request).await;
+    assert!(text.contains(r#""function":{"name":"now","arguments":"{}"},"index":0"#), "{text}");
+    assert!(text.contains(r#""finish_reason":"tool_calls""#) && !text.contains("[TOOL_CALLS]"), "{text}");
+
+    // Cut off, it is no call.
+    let mut short = said("a", &required);
+    short["max_tokens"] = json!(20);
+    let (_, answer) = post(&state, CHAT_COMPLETIONS, &short).await;
+    let choice = &answer["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["tool_calls"]),
+        (&json!("length"), &Value::Null)
+    );
+    assert_eq!(choice["message"]["content"], "[TOOL_CALLS]now[ARGS");
+
+    let theirs = json!({"max_tokens": 40, "tools": [{"name": "now", "input_schema": parameters}],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": true}});
+    let (status, answer) = post(&state, MESSAGES, &said("a", &theirs)).await;
+    assert_eq!((status, &answer["stop_reason"]), (StatusCode::OK, &json!("tool_use")), "{answer}");
+    let block = &answer["content"][0];
+    assert_eq!(
+        (&block["type"], &block["name"], &block["input"]),
+        (&json!("tool_use"), &json!("now"), &json!({}))
+    );
+    let mut streaming = said("a", &theirs);
+    streaming["stream"] = json!(true);
+    let names: Vec<_> =
+        events(&state, MESSAGES, &streaming).await.into_iter().map(|(name, _)| name).collect();
+    let block = ["content_block_start", "content_block_delta", "content_block_stop"];
+    assert_eq!(names, [&["message_start", "ping"][..], &block, &["message_delta", "message_stop"]].concat());
+
+    let mut body = json!({"model": "toy", "input": "a", "temperature": 0, "tool_choice": "required",
+        "parallel_tool_calls": false, "tools": [{"type": "function", "name": "now", "parameters": parameters}]});
+    let (status, answer) = post(&state, RESPONSES, &body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let item = &answer["output"][0];
+    assert_eq!(
+        (&item["type"], &item["name"], &item["arguments"]),
+        (&json!("function_call"), &json!("now"), &json!("{}"))
+    );
+    body["stream"] = json!(true);
+    let events = events(&state, RESPONSES, &body).await;
+    assert_eq!(events.last().unwrap().1["response"]["output"][0]["arguments"], "{}");
+    assert!(events.iter().any(|(name, _)| name == "response.function_call_arguments.done"));
+}
+
+#[tokio::test]
+async fn reasoning_is_told_in_every_api() {
+    let state = speaking("{{ messages[0].content }}<think>{# </think> #}");
+    let short = json!({"max_tokens": 3});
+    let (_, answer) = post(&state, CHAT_COMPLETIONS, &said("a", &short)).await;
+    let message = &answer["choices"][0]["message"];
+    assert_eq!((&message["reasoning"], &message["content"]), (&json!("?@A"), &Value::Null), "{answer}");
+    assert_eq!(message["reasoning_content"], message["reasoning"]);
+    let hidden = json!({"max_tokens": 3, "include_reasoning": false});
+    let (_, answer) = post(&state, CHAT_COMPLETIONS, &said("a", &hidden)).await;
+    assert_eq!(answer["choices"][0]["message"]["reasoning"], Value::Null);
+    let (_, answer) = post(&state, MESSAGES, &said("a", &short)).await;
+    assert_eq!((&answer["content"][0]["thinking"], &answer["content"][1]), (&json!("?@A"), &Value::Null));
+    let mut streaming = said("a", &short);
+    streaming["stream"] = json!(true);
+    let events = events(&state, MESSAGES, &streaming).await;
+    let text: String = events.iter().filter_map(|(_, data)| data["delta"]["thinking"].as_str()).collect();
+    assert_eq!(text, "?@A");
+    let body = json!({"model": "toy", "input": "a", "temperature": 0, "max_output_tokens": 3});
+    let (_, answer) = post(&state, RESPONSES, &body).await;
+    assert_eq!(
+        (&answer["output"][0]["type"], &answer["output"][0]["content"][0]["text"]),
+        (&json!("reasoning"), &json!("?@A"))
+    );
+}
