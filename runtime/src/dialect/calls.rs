@@ -175,7 +175,7 @@ impl Writer<'_> {
                 Some(values) => {
                     let texts: Vec<_> =
                         values.iter().filter_map(Json::as_str).map(|t| self.text(t)).collect();
-                    write!(rules, "arg_{n}_{at}: {begin} ({}) {}\n", texts.join(" | "), self.text(end))
+                    writeln!(rules, "arg_{n}_{at}: {begin} ({}) {}", texts.join(" | "), self.text(end))
                 }
                 None => {
                     // Up to where the parser sees the end: the tag, whatever is before it.
