@@ -30,6 +30,7 @@ use contract::manifest::Manifest;
 
 pub use download::FetchError;
 pub use retry::Retry;
+pub(crate) use volume::free;
 pub use volume::read_manifest;
 
 use crate::exit;

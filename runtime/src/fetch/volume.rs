@@ -212,7 +212,7 @@ fn remove(path: &Path) -> Result<(), VolumeError> {
 }
 
 /// Bytes that an ordinary user may still write.
-fn free(path: &Path) -> io::Result<Bytes> {
+pub(crate) fn free(path: &Path) -> io::Result<Bytes> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `name` is a C string that outlives the call and `stat` has room for one `statvfs`.

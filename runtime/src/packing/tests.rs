@@ -88,17 +88,25 @@ fn what_is_not_of_these_weights_is_not_used() {
 
     fs::write(path(&checkpoint), &whole).unwrap();
     assert!(find(&checkpoint).is_some());
-    let file = fs::File::options().write(true).open(&checkpoint.weights).unwrap();
-    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    assert!(find(&checkpoint).is_none(), "the weights have changed");
+    let time = fs::metadata(&checkpoint.weights).unwrap().modified().unwrap();
+    let mut other = fs::read(&checkpoint.weights).unwrap();
+    let start = other.len() - TENSORS * 512;
+    other[start] ^= 1;
+    fs::write(&checkpoint.weights, other).unwrap();
+    fs::File::options().write(true).open(&checkpoint.weights).unwrap().set_modified(time).unwrap();
+    assert!(find(&checkpoint).is_none(), "weights of the same size and time are others");
     assert!(keep(&checkpoint).unwrap(), "so it is made anew");
     assert!(find(&checkpoint).is_some());
+
+    fs::remove_file(path(&checkpoint)).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(path(&checkpoint)).status().unwrap();
+    assert!(pipe.success() && find(&checkpoint).is_none(), "a pipe is nothing");
 }
 
 #[test]
 fn what_a_killed_run_left_is_written_over_and_what_another_writes_is_left_alone() {
     let (_folder, checkpoint) = checkpoint();
-    let aside = path(&checkpoint).with_extension("partial");
+    let aside = checkpoint.root.join(".model.gguf.llmfleet-packing");
     fs::write(&aside, vec![7; 1 << 16]).unwrap();
     let other = fs::File::open(&aside).unwrap();
     other.lock().unwrap();

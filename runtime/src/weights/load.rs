@@ -183,12 +183,26 @@ impl<'a> Matrix<'a> {
             return Err(LoadError::Shape { name: name.to_owned(), found, needed });
         };
         let (rows, columns) = (rows as usize, columns as usize);
+        if format.packed_bytes(rows, columns) != Some(kept.bytes.0 as usize) {
+            let source = PackError::Shape { format, rows, columns, block: format.block_columns() };
+            return Err(LoadError::Pack { name: name.to_owned(), source });
+        }
         let (name, dtype, kept, bytes) = (&*info.name, info.dtype, kept.dtype, kept.bytes);
         Ok(Self { name, dtype, source, rows, columns, format, kept, bytes })
     }
 
     pub(super) const fn name(&self) -> &'a str {
         self.name
+    }
+
+    /// Whether it is kept in the type that it has in the checkpoint.
+    pub(super) fn is_itself(&self) -> bool {
+        self.kept == self.dtype
+    }
+
+    /// Bytes of its packed form.
+    pub(super) const fn bytes(&self) -> Bytes {
+        self.bytes
     }
 
     pub(super) const fn kept(&self) -> DType {

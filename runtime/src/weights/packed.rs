@@ -8,9 +8,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::ops::{Deref, Range};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tensors;
 use super::load::{LoadError, Matrix};
+use crate::fetch::free;
 
 /// How every such file begins and ends.
 const MAGIC: [u8; 8] = *b"LLMFPACK";
@@ -32,6 +34,10 @@ const ALIGNMENT: u64 = 64;
 const MAX_INDEX: u64 = 64 << 20;
 /// How the file of a checkpoint's file is called: hidden, and with this at its end.
 const ENDING: &str = ".llmfleet-packed";
+/// The same of one that is not complete.
+const PARTIAL: &str = ".llmfleet-packing";
+/// What must stay free on the volume: others write there too, and a node without room lets nobody live.
+const ROOM: Bytes = Bytes::mib(64);
 
 /// The matrices of a file.
 #[derive(Clone, Debug)]
@@ -91,6 +97,16 @@ pub enum PackedError {
     /// Another process writes it.
     #[error("{0} is being written by another process")]
     Busy(PathBuf),
+    /// There is not enough room for it.
+    #[error("{path} needs {need} and {free} are free")]
+    Full {
+        /// What was to be written.
+        path: PathBuf,
+        /// Free on the volume.
+        free: Bytes,
+        /// Needed, without what must stay free.
+        need: Bytes,
+    },
     /// A matrix cannot be packed.
     #[error("a matrix cannot be packed")]
     Matrix(#[from] LoadError),
@@ -103,10 +119,16 @@ pub fn path_of(weights: &Path) -> PathBuf {
     weights.with_file_name(format!(".{name}{ENDING}"))
 }
 
-/// Whether a file of that name holds packed weights.
+/// Whether a file of that name holds packed weights, or what a killed process left of them.
 #[must_use]
 pub fn is_packed(name: &str) -> bool {
-    name.ends_with(ENDING)
+    name.ends_with(ENDING) || name.ends_with(PARTIAL)
+}
+
+/// Where a packed form is written before it is complete.
+fn aside_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(name.replace(ENDING, PARTIAL))
 }
 
 impl Packed {
@@ -116,6 +138,10 @@ impl Packed {
     /// Where it is not there, or is something else.
     pub fn open(path: &Path, source: &str) -> Result<Self, PackedError> {
         let io = |error| PackedError::Io(path.to_owned(), error);
+        // Opening a pipe would wait for whoever writes to it.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(PackedError::Foreign(path.to_owned()));
+        }
         let file = File::open(path).map_err(io)?;
         // SAFETY: as for the weights themselves: plain bytes, in a file that is renamed into place once and never
         // written to again.
@@ -175,37 +201,62 @@ pub fn write(
     device: DeviceClass,
 ) -> Result<(), PackedError> {
     let io = |error| PackedError::Io(path.to_owned(), error);
-    let aside = path.with_extension("partial");
-    let written = write_aside(&aside, source, (tensors, kernels, device));
+    let aside = aside_of(path);
+    let Some(file) = lock(&aside).map_err(io)? else { return Err(PackedError::Busy(aside)) };
+    let written = write_aside((&file, &aside), source, (tensors, kernels, device));
+    // Until here nobody else writes: the lock goes with the file.
     let published = written.and_then(|()| {
         fs::rename(&aside, path).map_err(io)?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
     });
-    if matches!(published, Err(PackedError::Io(..) | PackedError::Matrix(_))) {
-        // It may not even have been made.
+    if published.is_err() {
+        // What cannot be removed now is written over by the next who packs.
         let _ = fs::remove_file(&aside);
     }
+    drop(file);
     published
 }
 
+/// The file that this process alone writes. `None` while another does.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Whoever had the lock before may have published what was opened: that is never written to again.
+        if fs::symlink_metadata(path)
+            .is_ok_and(|now| file.metadata().is_ok_and(|ours| ours.ino() == now.ino()))
+        {
+            return Ok(Some(file));
+        }
+    }
+}
+
 fn write_aside(
-    path: &Path,
+    (mut file, path): (&File, &Path),
     source: &str,
     (tensors, kernels, device): (&Tensors, &Kernels, DeviceClass),
 ) -> Result<(), PackedError> {
     let io = |error| PackedError::Io(path.to_owned(), error);
-    let mut file = File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
-    // Whoever is first writes it; it goes with the process, however that ends.
-    if file.try_lock().is_err() {
-        return Err(PackedError::Busy(path.to_owned()));
-    }
     file.set_len(0).map_err(io)?;
+    let matrices: Vec<Matrix<'_>> = tensors
+        .names()
+        .filter_map(|name| Matrix::of(tensors, name, device).ok())
+        .filter(Matrix::is_itself)
+        .collect();
+    let need = Bytes::sum(matrices.iter().map(Matrix::bytes)).unwrap_or(Bytes(u64::MAX));
+    let free = free(path).map_err(io)?;
+    if free.minus(need) < ROOM {
+        return Err(PackedError::Full { path: path.to_owned(), free, need });
+    }
     let mut entries = BTreeMap::new();
     let mut offset = MAGIC.len() as u64;
     file.write_all(&MAGIC).map_err(io)?;
-    // What is no matrix, or cannot be kept, is for the loader to judge.
-    for matrix in tensors.names().filter_map(|name| Matrix::of(tensors, name, device).ok()) {
+    for matrix in matrices {
         let start = offset.next_multiple_of(ALIGNMENT);
         file.write_all(&[0; ALIGNMENT as usize][..(start - offset) as usize]).map_err(io)?;
         let (mut crc, mut bytes) = (crc32fast::Hasher::new(), 0);
