@@ -207,7 +207,13 @@ impl Worker {
             // Whose fault it is shows when each is computed alone, which gives the same for all others.
             Err(error) if step.parts.len() > 1 => {
                 tracing::warn!(error = chain(&error), sequences = step.parts.len(), "a step failed");
-                return step.split().iter().for_each(|alone| self.step(alone));
+                for alone in step.split() {
+                    // A request of several choices may have failed with the first of them.
+                    if alone.parts.iter().any(|(id, _)| self.scheduler.running(*id).is_some()) {
+                        self.step(&alone);
+                    }
+                }
+                return;
             }
             Err(error) => {
                 tracing::error!(error = chain(&error), "a request could not be computed");

@@ -75,3 +75,15 @@ async fn a_constraint_that_gives_up_ends_its_own_request_only() {
     failed(&panics[1..], "panic");
     assert_eq!(collect(submit(&engine, job(&[1], 5)).unwrap()).await.len(), 6);
 }
+
+#[tokio::test]
+async fn a_constraint_outlives_a_step_that_another_request_made_fail() {
+    let (model, cache) = toy(Rule::Successor, 16);
+    let (worker, engine) = Worker::new(model, cache, limits(512, 4, 4));
+    let bound = submit(&engine, InTurn::job(&[4], &[&[40, 5, 70], &[], &[99, 50]])).unwrap();
+    let poisoned = submit(&engine, Job { n: 2, ..job(&[token(POISON)], 5) }).unwrap();
+    std::thread::spawn(|| worker.run());
+    assert!(matches!(collect(poisoned).await.as_slice(), [Event::Failed(_)]), "once for all its choices");
+    assert_eq!(collect(bound).await, [next(5), next(6), next(50), end(FinishReason::Stop)]);
+    assert_eq!(idle(&engine).await.blocks_used, 0);
+}
