@@ -57,7 +57,8 @@ pub fn resident(file: DType, shape: &[u64], device: DeviceClass) -> Result<Resid
 const fn has_kernel(dtype: DType, device: DeviceClass) -> bool {
     match device {
         DeviceClass::Cpu | DeviceClass::Nvidia => {
-            matches!(dtype, DType::Q4_1 | DType::Q8_0 | DType::F16 | DType::BF16 | DType::F32)
+            use DType::*;
+            matches!(dtype, Q4_0 | Q4_1 | Q8_0 | Q4_K | Q5_K | Q6_K | F16 | BF16 | F32)
         }
     }
 }
@@ -72,7 +73,8 @@ mod tests {
             |dtype, shape: &[u64]| resident(dtype, shape, DeviceClass::Cpu).map(|r| (r.dtype, r.bytes.0));
         assert_eq!(kept(DType::Q4_1, &[192, 576]), Ok((DType::Q4_1, 192 * 18 * 20)));
         assert_eq!(kept(DType::Q8_0, &[17, 32]), Ok((DType::Q8_0, 32 * 34)));
-        assert_eq!(kept(DType::Q6_K, &[16, 256]), Ok((DType::F32, 16 * 256 * 4)));
+        assert_eq!(kept(DType::Q6_K, &[17, 512]), Ok((DType::Q6_K, 32 * 2 * 210)));
+        assert_eq!(kept(DType::Q5_0, &[16, 256]), Ok((DType::F32, 16 * 256 * 4)));
         assert_eq!(kept(DType::BF16, &[576]), Ok((DType::F32, 576 * 4)));
         assert_eq!(kept(DType::F8_E4M3, &[16, 32]), Err(ResidentError::Unsupported(DType::F8_E4M3)));
     }

@@ -9,8 +9,10 @@ use crate::lanes::{Kernel, LANES, Lanes};
 pub(crate) struct Block {
     pub(crate) quants: [i8; BLOCK],
     pub(crate) scale: f32,
-    /// The sum of the quants.
-    pub(crate) sum: i32,
+    /// −128 times the sum of the quants: where a dot product with weights that carry a bias of 128 starts.
+    pub(crate) bias: i32,
+    /// −32 times the sum of the first sixteen, the same for weights with a bias of 32 and two scales a block.
+    pub(crate) low_bias: i32,
     /// `scale · sum`, which a weight block's minimum is multiplied by.
     pub(crate) scaled_sum: f32,
 }
@@ -54,18 +56,20 @@ impl Kernel for Quantize<'_> {
 fn quantize<L: Lanes>(l: L, low: &[f32; LANES], high: &[f32; LANES], block: &mut Block) {
     let (low, high) = (l.load(low), l.load(high));
     let largest = l.largest(l.max(l.abs(low), l.abs(high)));
-    let inverse = l.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-    let (low, high) = (l.to_i8(l.mul(low, inverse)), l.to_i8(l.mul(high, inverse)));
-    let mut sum = 0;
-    for lane in 0..LANES {
-        // −128 cannot be multiplied on every instruction set; a tiny `largest` can round that far.
-        block.quants[lane] = low[lane].max(-127);
-        block.quants[LANES + lane] = high[lane].max(-127);
-        sum += i32::from(block.quants[lane]) + i32::from(block.quants[LANES + lane]);
-    }
+    // Where a tiny `largest` has no finite inverse, everything becomes zero.
+    let inverse = l.splat(if largest > 0.0 { (127.0 / largest).min(f32::MAX) } else { 0.0 });
+    // What is no number becomes one that every instruction set can multiply.
+    let whole = |x| l.max(l.round(l.mul(x, inverse)), l.splat(-127.0));
+    let (low, high) = (whole(low), whole(high));
+    let (low_quants, high_quants) = block.quants.split_at_mut(LANES);
+    low_quants.copy_from_slice(&l.to_i8(low));
+    high_quants.copy_from_slice(&l.to_i8(high));
+    // A sum of so few small integers is exact in any order.
+    let (low_sum, sum) = (l.sum(low), l.sum(l.add(low, high)));
     block.scale = largest / 127.0;
-    block.sum = sum;
-    block.scaled_sum = block.scale * sum as f32;
+    block.bias = -128 * sum as i32;
+    block.low_bias = -32 * low_sum as i32;
+    block.scaled_sum = block.scale * sum;
 }
 
 #[cfg(test)]

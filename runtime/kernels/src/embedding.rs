@@ -1,9 +1,9 @@
 //! Rows of a packed matrix as floats: the embedding lookup, from the same bytes that the output linear uses.
 
-use half::{bf16, f16};
-
 use crate::Kernels;
-use crate::format::{BLOCK, Format, Packed, TILE};
+use crate::dequantize::dequantize;
+use crate::format::{MAX_BLOCK_BYTES, Packed, TILE};
+use crate::pack::unpack_block;
 use crate::shared::Shared;
 
 impl Kernels {
@@ -32,48 +32,14 @@ impl Kernels {
     }
 }
 
-/// Row `row` of `weights` as floats; lossless but for the product of scale and quant, which `f32` rounds.
+/// Row `row` of `weights` as floats.
 fn unpack_row(weights: Packed<'_>, row: usize, y: &mut [f32]) {
-    let (tile, lane) = (weights.tile(row / TILE), row % TILE);
-    let half =
-        |block: &[u8], index: usize| f16::from_le_bytes([block[2 * index], block[2 * index + 1]]).to_f32();
-    let blocks = tile.chunks_exact(TILE * weights.format().block_bytes());
-    match weights.format() {
-        Format::Q4_1 => {
-            for (block, y) in blocks.zip(y.chunks_exact_mut(BLOCK)) {
-                let (scale, minimum) = (half(block, lane), half(block, TILE + lane));
-                let (low, high) = y.split_at_mut(BLOCK / 2);
-                for (column, (low, high)) in low.iter_mut().zip(high).enumerate() {
-                    let byte = block[4 * TILE + column / 4 * 4 * TILE + 4 * lane + column % 4];
-                    *low = scale * f32::from(byte & 15) + minimum;
-                    *high = scale * f32::from(byte >> 4) + minimum;
-                }
-            }
-        }
-        Format::Q8_0 => {
-            for (block, y) in blocks.zip(y.chunks_exact_mut(BLOCK)) {
-                let scale = half(block, lane);
-                for (column, y) in y.iter_mut().enumerate() {
-                    let byte = block[2 * TILE + column / 4 * 4 * TILE + 4 * lane + column % 4];
-                    *y = scale * f32::from((byte ^ 0x80).cast_signed());
-                }
-            }
-        }
-        Format::F32 => {
-            for (block, y) in blocks.zip(y) {
-                let bytes = block[4 * lane..][..4].try_into().expect("four bytes");
-                *y = f32::from_le_bytes(bytes);
-            }
-        }
-        Format::F16 => {
-            for (block, y) in blocks.zip(y) {
-                *y = half(block, lane);
-            }
-        }
-        Format::BF16 => {
-            for (block, y) in blocks.zip(y) {
-                *y = bf16::from_le_bytes([block[2 * lane], block[2 * lane + 1]]).to_f32();
-            }
-        }
+    let (format, tile) = (weights.format(), weights.tile(row / TILE));
+    let mut block = [0; MAX_BLOCK_BYTES];
+    let block = &mut block[..format.block_bytes()];
+    let blocks = tile.chunks_exact(TILE * block.len());
+    for (from, y) in blocks.zip(y.chunks_exact_mut(format.block_columns())) {
+        unpack_block(format, from, row % TILE, block);
+        dequantize(format, block, y);
     }
 }

@@ -3,11 +3,9 @@
 //! A tile holds, for each block of its columns in turn, what sixteen lanes need at once. The size is the source's,
 //! with the rows rounded up to [`TILE`]; the missing rows are zero.
 //!
-//! | format | columns a block | bytes a tile's block | contents |
-//! |---|---|---|---|
-//! | Q4_1 | 32 | 16·20 | 16 scales, 16 minima (f16); then for g in 0..4, 16 rows × 4 bytes: low nibbles are columns 4g.., high ones 16+4g.. |
-//! | Q8_0 | 32 | 16·34 | 16 scales (f16); then for g in 0..8, 16 rows × 4 bytes: columns 4g.., plus 128 |
-//! | F32, F16, BF16 | 1 | 16·4, 16·2 | 16 numbers, little endian |
+//! A block's bytes are cut into runs of one to four ([`Format::runs`]), and a tile's block is made of the first runs
+//! of all sixteen rows, then their second runs, and so on: what a run is of stands in ggml's `ggml-common.h`. Quants
+//! of Q8_0 carry a bias of 128.
 
 /// Version of the packed layout: packed bytes of another one are something else.
 pub const LAYOUT: u32 = 1;
@@ -18,13 +16,27 @@ pub const TILE: usize = 16;
 /// Columns of a quantized block.
 pub(crate) const BLOCK: usize = 32;
 
+/// Columns of a block of blocks.
+pub(crate) const SUPERBLOCK: usize = 256;
+
+/// Bytes of the largest block.
+pub(crate) const MAX_BLOCK_BYTES: usize = 210;
+
 /// How the weights of a linear are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {
+    /// ggml's Q4_0: blocks of 32 with a scale, `d · (q − 8)`.
+    Q4_0,
     /// ggml's Q4_1: blocks of 32 with scale and minimum, `d · q + m`.
     Q4_1,
     /// ggml's Q8_0: blocks of 32 with a scale, `d · q`.
     Q8_0,
+    /// ggml's Q4_K: superblocks of 256, `d · s · q − m · t` with six-bit `s` and `t` for every 32.
+    Q4K,
+    /// ggml's Q5_K: the same with five bits.
+    Q5K,
+    /// ggml's Q6_K: superblocks of 256, `d · s · (q − 32)` with a signed byte `s` for every 16.
+    Q6K,
     /// 32-bit floats.
     F32,
     /// 16-bit IEEE floats.
@@ -38,7 +50,8 @@ impl Format {
     #[must_use]
     pub fn block_columns(self) -> usize {
         match self {
-            Self::Q4_1 | Self::Q8_0 => BLOCK,
+            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => BLOCK,
+            Self::Q4K | Self::Q5K | Self::Q6K => SUPERBLOCK,
             Self::F32 | Self::F16 | Self::BF16 => 1,
         }
     }
@@ -47,11 +60,34 @@ impl Format {
     #[must_use]
     pub fn block_bytes(self) -> usize {
         match self {
+            Self::Q4_0 => 18,
             Self::Q4_1 => 20,
             Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
         }
+    }
+
+    /// The runs of a block that stay together when it is packed: how long, and how many of them.
+    pub(crate) fn runs(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::Q4_0 => &[(2, 1), (4, 4)],
+            Self::Q4_1 => &[(2, 2), (4, 4)],
+            Self::Q8_0 => &[(2, 1), (4, 8)],
+            Self::Q4K => &[(2, 2), (4, 3 + 32)],
+            Self::Q5K => &[(2, 2), (4, 3 + 8 + 32)],
+            Self::Q6K => &[(4, 32 + 16), (1, 16), (2, 1)],
+            Self::F32 => &[(4, 1)],
+            Self::F16 | Self::BF16 => &[(2, 1)],
+        }
+    }
+
+    /// What is added to a byte of a block when it is packed.
+    pub(crate) fn bias(self, byte: usize) -> u8 {
+        if self == Self::Q8_0 && byte >= 2 { 0x80 } else { 0 }
     }
 
     /// Whether the kernels quantize the activations to multiply by it.

@@ -31,11 +31,18 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     /// How many rows of activations a linear kernel may keep in registers at once.
     const ROWS: usize;
 
+    /// Asks for the cache line at an address, which need not be one: a hint that nothing depends on.
+    fn prefetch(self, address: *const u8);
+
     fn splat(self, value: f32) -> Self::F32;
+    /// A number of half precision in every lane.
+    fn splat_f16(self, value: [u8; 2]) -> Self::F32;
     fn load(self, from: &[f32; LANES]) -> Self::F32;
     fn load_f16(self, from: &[u8; 2 * LANES]) -> Self::F32;
     fn load_bf16(self, from: &[u8; 2 * LANES]) -> Self::F32;
     fn store(self, value: Self::F32, to: &mut [f32; LANES]);
+    /// Rounds to half precision, ties to even.
+    fn store_f16(self, value: Self::F32, to: &mut [u8; 2 * LANES]);
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -61,12 +68,23 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn bytes(self, from: &[u8; 4 * LANES]) -> Self::Bytes;
     fn low_nibbles(self, a: Self::Bytes) -> Self::Bytes;
     fn high_nibbles(self, a: Self::Bytes) -> Self::Bytes;
-    /// Where a sum of [`Lanes::dot_nibbles`] starts.
-    fn zero(self) -> Self::I32;
-    /// Adds to each lane the dot product of its four bytes (at most 15) with the four signed bytes of `x`.
-    fn dot_nibbles(self, sum: Self::I32, weights: Self::Bytes, x: i32) -> Self::I32;
-    /// Where a sum of [`Lanes::dot_biased`] starts, if the signed bytes of all its `x` add up to `x_sum`.
-    fn zero_biased(self, x_sum: i32) -> Self::I32;
+    /// `low | ((high >> shift) & mask) << 4` for each byte; the mask takes nothing from beyond the byte.
+    fn with_high(self, low: Self::Bytes, high: Self::Bytes, shift: u32, mask: u8) -> Self::Bytes;
+    /// Little-endian words.
+    fn words(self, from: &[u8; 4 * LANES]) -> Self::I32;
+    /// Signed bytes.
+    fn widen(self, from: &[u8; LANES]) -> Self::I32;
+    /// `(a >> shift) & mask`, with zeros shifted in.
+    fn bits(self, a: Self::I32, shift: u32, mask: i32) -> Self::I32;
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Where a sum of [`Lanes::dot`] starts.
+    fn start(self, value: i32) -> Self::I32;
+    /// Adds to each lane the dot product of its four bytes (at most 63) with the four signed bytes of `x`.
+    fn dot(self, sum: Self::I32, weights: Self::Bytes, x: i32) -> Self::I32;
+    /// Where a sum of [`Lanes::dot_biased`] starts, if `bias` is −128 times the sum of the bytes of all its `x`.
+    fn zero_biased(self, bias: i32) -> Self::I32;
     /// Adds to each lane the dot product of its four bytes minus 128 with the four signed bytes of `x`; right
     /// only once all `x` have been seen. No byte of `x` is −128.
     fn dot_biased(self, sum: Self::I32, weights: Self::Bytes, x: i32) -> Self::I32;

@@ -10,6 +10,7 @@
 
 mod activations;
 mod attention;
+mod dequantize;
 mod elementwise;
 mod embedding;
 mod exp;

@@ -1,6 +1,6 @@
 //! From the rows of a checkpoint to packed tiles. Only bytes move (and Q8_0 gains its bias), so it is lossless.
 
-use crate::format::{BLOCK, Format, Packed, TILE};
+use crate::format::{Format, MAX_BLOCK_BYTES, Packed, TILE};
 use crate::shared::Shared;
 use crate::{Kernels, share};
 
@@ -78,14 +78,12 @@ impl Kernels {
 
 /// Packs up to sixteen rows of `row_bytes` each.
 fn pack_tile(format: Format, rows: &[u8], row_bytes: usize, to: &mut [u8]) {
-    to.fill(0);
     let block_bytes = format.block_bytes();
     for (block, to) in to.chunks_exact_mut(TILE * block_bytes).enumerate() {
         for row in 0..TILE {
             match rows.get(row * row_bytes + block * block_bytes..) {
                 Some(from) if from.len() >= block_bytes => pack_block(format, &from[..block_bytes], row, to),
-                _ if format == Format::Q8_0 => pack_block(format, &[0; 34], row, to),
-                _ => {}
+                _ => pack_block(format, &[0; MAX_BLOCK_BYTES][..block_bytes], row, to),
             }
         }
     }
@@ -93,26 +91,30 @@ fn pack_tile(format: Format, rows: &[u8], row_bytes: usize, to: &mut [u8]) {
 
 /// Puts one row's block in its places in the tile's block.
 fn pack_block(format: Format, from: &[u8], row: usize, to: &mut [u8]) {
-    match format {
-        Format::Q4_1 => {
-            let (minima, quants) = (2 * TILE, 4 * TILE);
-            to[2 * row..][..2].copy_from_slice(&from[..2]);
-            to[minima + 2 * row..][..2].copy_from_slice(&from[2..4]);
-            for group in 0..4 {
-                to[quants + group * 4 * TILE + 4 * row..][..4].copy_from_slice(&from[4 + 4 * group..][..4]);
+    let mut start = 0;
+    for &(length, count) in format.runs() {
+        for _ in 0..count {
+            let bias = format.bias(start);
+            let to = &mut to[TILE * start + row * length..][..length];
+            for (to, from) in to.iter_mut().zip(&from[start..start + length]) {
+                *to = from.wrapping_add(bias);
             }
+            start += length;
         }
-        Format::Q8_0 => {
-            let quants = 2 * TILE;
-            to[2 * row..][..2].copy_from_slice(&from[..2]);
-            for group in 0..BLOCK / 4 {
-                for byte in 0..4 {
-                    to[quants + group * 4 * TILE + 4 * row + byte] = from[2 + 4 * group + byte] ^ 0x80;
-                }
+    }
+}
+
+/// Takes one row's block from its places in the tile's block.
+pub(crate) fn unpack_block(format: Format, from: &[u8], row: usize, to: &mut [u8]) {
+    let mut start = 0;
+    for &(length, count) in format.runs() {
+        for _ in 0..count {
+            let bias = format.bias(start);
+            let from = &from[TILE * start + row * length..][..length];
+            for (to, from) in to[start..start + length].iter_mut().zip(from) {
+                *to = from.wrapping_sub(bias);
             }
-        }
-        Format::F32 | Format::F16 | Format::BF16 => {
-            to[row * from.len()..][..from.len()].copy_from_slice(from);
+            start += length;
         }
     }
 }

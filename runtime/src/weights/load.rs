@@ -260,8 +260,12 @@ fn widened(name: &str, dtype: DType, bytes: &[u8]) -> Result<Vec<f32>, LoadError
 
 fn format(dtype: DType) -> Option<Format> {
     Some(match dtype {
+        DType::Q4_0 => Format::Q4_0,
         DType::Q4_1 => Format::Q4_1,
         DType::Q8_0 => Format::Q8_0,
+        DType::Q4_K => Format::Q4K,
+        DType::Q5_K => Format::Q5K,
+        DType::Q6_K => Format::Q6K,
         DType::F32 => Format::F32,
         DType::F16 => Format::F16,
         DType::BF16 => Format::BF16,

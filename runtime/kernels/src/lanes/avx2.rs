@@ -97,9 +97,9 @@ fn largest_of_eight(a: __m256) -> f32 {
     }
 }
 
-/// Unsigned times signed bytes; neighbours' sums stay below 2¹⁵ because the weights are at most 15.
+/// Unsigned times signed bytes; neighbours' sums stay below 2¹⁵ because the weights are at most 63.
 #[inline(always)]
-fn dot_nibbles(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+fn dot(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
     unsafe {
         let products = _mm256_maddubs_epi16(weights, x);
         _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
@@ -131,8 +131,19 @@ impl Lanes for Avx2 {
     const ROWS: usize = 4;
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     fn splat(self, value: f32) -> Pair<__m256> {
         let all = unsafe { _mm256_set1_ps(value) };
+        Pair(all, all)
+    }
+
+    #[inline(always)]
+    fn splat_f16(self, value: [u8; 2]) -> Pair<__m256> {
+        let all = unsafe { _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(value))) };
         Pair(all, all)
     }
 
@@ -158,6 +169,16 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), value.0);
             _mm256_storeu_ps(to[8..].as_mut_ptr(), value.1);
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, value: Pair<__m256>, to: &mut [u8; 2 * LANES]) {
+        unsafe {
+            let low = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.0);
+            let high = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.1);
+            _mm_storeu_si128(to.as_mut_ptr().cast(), low);
+            _mm_storeu_si128(to[LANES..].as_mut_ptr().cast(), high);
         }
     }
 
@@ -273,20 +294,66 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn zero(self) -> Pair<__m256i> {
-        let zero = unsafe { _mm256_setzero_si256() };
-        Pair(zero, zero)
+    fn with_high(self, low: Pair<__m256i>, high: Pair<__m256i>, shift: u32, mask: u8) -> Pair<__m256i> {
+        let join = |low, high| unsafe {
+            let mask = _mm256_set1_epi8(mask.cast_signed());
+            let high = _mm256_and_si256(_mm256_srl_epi16(high, _mm_cvtsi32_si128(shift as i32)), mask);
+            _mm256_or_si256(low, _mm256_slli_epi16::<4>(high))
+        };
+        Pair(join(low.0, high.0), join(low.1, high.1))
     }
 
     #[inline(always)]
-    fn dot_nibbles(self, sum: Pair<__m256i>, weights: Pair<__m256i>, x: i32) -> Pair<__m256i> {
+    fn words(self, from: &[u8; 4 * LANES]) -> Pair<__m256i> {
+        self.bytes(from)
+    }
+
+    #[inline(always)]
+    fn widen(self, from: &[u8; LANES]) -> Pair<__m256i> {
+        unsafe {
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            Pair(_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)))
+        }
+    }
+
+    #[inline(always)]
+    fn bits(self, a: Pair<__m256i>, shift: u32, mask: i32) -> Pair<__m256i> {
+        let bits = |a| unsafe {
+            _mm256_and_si256(_mm256_srl_epi32(a, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
+        };
+        Pair(bits(a.0), bits(a.1))
+    }
+
+    #[inline(always)]
+    fn or(self, a: Pair<__m256i>, b: Pair<__m256i>) -> Pair<__m256i> {
+        unsafe { Pair(_mm256_or_si256(a.0, b.0), _mm256_or_si256(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Pair<__m256i>, b: Pair<__m256i>) -> Pair<__m256i> {
+        unsafe { Pair(_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: Pair<__m256i>, b: Pair<__m256i>) -> Pair<__m256i> {
+        unsafe { Pair(_mm256_mullo_epi32(a.0, b.0), _mm256_mullo_epi32(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn start(self, value: i32) -> Pair<__m256i> {
+        let all = unsafe { _mm256_set1_epi32(value) };
+        Pair(all, all)
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: Pair<__m256i>, weights: Pair<__m256i>, x: i32) -> Pair<__m256i> {
         let x = unsafe { _mm256_set1_epi32(x) };
-        Pair(dot_nibbles(sum.0, weights.0, x), dot_nibbles(sum.1, weights.1, x))
+        Pair(dot(sum.0, weights.0, x), dot(sum.1, weights.1, x))
     }
 
     #[inline(always)]
-    fn zero_biased(self, _x_sum: i32) -> Pair<__m256i> {
-        self.zero()
+    fn zero_biased(self, _bias: i32) -> Pair<__m256i> {
+        self.start(0)
     }
 
     #[inline(always)]

@@ -46,8 +46,18 @@ impl Lanes for Avx512 {
     const ROWS: usize = 8;
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
         unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn splat_f16(self, value: [u8; 2]) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes(value))) }
     }
 
     #[inline(always)]
@@ -71,6 +81,14 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn store(self, value: __m512, to: &mut [f32; LANES]) {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, value: __m512, to: &mut [u8; 2 * LANES]) {
+        unsafe {
+            let narrow = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), narrow);
+        }
     }
 
     #[inline(always)]
@@ -192,19 +210,60 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn zero(self) -> __m512i {
-        unsafe { _mm512_setzero_si512() }
+    fn with_high(self, low: __m512i, high: __m512i, shift: u32, mask: u8) -> __m512i {
+        unsafe {
+            let mask = _mm512_set1_epi8(mask.cast_signed());
+            let high = _mm512_and_si512(_mm512_srl_epi16(high, _mm_cvtsi32_si128(shift as i32)), mask);
+            _mm512_or_si512(low, _mm512_slli_epi16::<4>(high))
+        }
     }
 
     #[inline(always)]
-    fn dot_nibbles(self, sum: __m512i, weights: __m512i, x: i32) -> __m512i {
+    fn words(self, from: &[u8; 4 * LANES]) -> __m512i {
+        self.bytes(from)
+    }
+
+    #[inline(always)]
+    fn widen(self, from: &[u8; LANES]) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn bits(self, a: __m512i, shift: u32, mask: i32) -> __m512i {
+        unsafe {
+            _mm512_and_si512(_mm512_srl_epi32(a, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask))
+        }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn start(self, value: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: __m512i, weights: __m512i, x: i32) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(x)) }
     }
 
     /// The instruction takes unsigned weights, so the bias of 128 is multiplied too; it is taken off here.
     #[inline(always)]
-    fn zero_biased(self, x_sum: i32) -> __m512i {
-        unsafe { _mm512_set1_epi32(-128 * x_sum) }
+    fn zero_biased(self, bias: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(bias) }
     }
 
     #[inline(always)]

@@ -52,8 +52,16 @@ impl Lanes for Scalar {
     const ROWS: usize = 1;
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn splat(self, value: f32) -> [f32; LANES] {
         [value; LANES]
+    }
+
+    #[inline(always)]
+    fn splat_f16(self, value: [u8; 2]) -> [f32; LANES] {
+        [f16::from_le_bytes(value).to_f32(); LANES]
     }
 
     #[inline(always)]
@@ -74,6 +82,13 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn store(self, value: [f32; LANES], to: &mut [f32; LANES]) {
         *to = value;
+    }
+
+    #[inline(always)]
+    fn store_f16(self, value: [f32; LANES], to: &mut [u8; 2 * LANES]) {
+        for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(value) {
+            *to = f16::from_f32(value).to_le_bytes();
+        }
     }
 
     #[inline(always)]
@@ -167,17 +182,52 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn zero(self) -> [i32; LANES] {
-        [self.error; LANES]
+    fn with_high(self, low: [u8; 4 * LANES], high: [u8; 4 * LANES], shift: u32, mask: u8) -> [u8; 4 * LANES] {
+        std::array::from_fn(|byte| low[byte] | ((high[byte] >> shift) & mask) << 4)
     }
 
     #[inline(always)]
-    fn dot_nibbles(self, sum: [i32; LANES], weights: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
+    fn words(self, from: &[u8; 4 * LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| i32::from_le_bytes(std::array::from_fn(|byte| from[4 * lane + byte])))
+    }
+
+    #[inline(always)]
+    fn widen(self, from: &[u8; LANES]) -> [i32; LANES] {
+        map(*from, |byte| i32::from(byte.cast_signed()))
+    }
+
+    #[inline(always)]
+    fn bits(self, a: [i32; LANES], shift: u32, mask: i32) -> [i32; LANES] {
+        map(a, |word| (word.cast_unsigned() >> shift).cast_signed() & mask)
+    }
+
+    #[inline(always)]
+    fn or(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane] | b[lane])
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    fn start(self, value: i32) -> [i32; LANES] {
+        [value + self.error; LANES]
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: [i32; LANES], weights: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
         std::array::from_fn(|lane| sum[lane] + dot(&weights, 0, x, lane))
     }
 
     #[inline(always)]
-    fn zero_biased(self, _x_sum: i32) -> [i32; LANES] {
+    fn zero_biased(self, _bias: i32) -> [i32; LANES] {
         [self.error; LANES]
     }
 

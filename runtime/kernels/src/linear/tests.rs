@@ -1,9 +1,20 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
+use crate::dequantize::dequantize;
 use crate::{Format, Isa, Kernels, Packed, Source};
 
-const FORMATS: [Format; 5] = [Format::Q4_1, Format::Q8_0, Format::F32, Format::F16, Format::BF16];
+const FORMATS: [Format; 9] = [
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q8_0,
+    Format::Q4K,
+    Format::Q5K,
+    Format::Q6K,
+    Format::F32,
+    Format::F16,
+    Format::BF16,
+];
 
 /// Pseudo-random numbers: splitmix64 (Steele, Lea and Flood 2014).
 struct Random(u64);
@@ -43,40 +54,33 @@ impl Weight {
         weight
     }
 
-    fn push_half(&mut self, value: f32) -> f64 {
-        self.bytes.extend(f16::from_f32(value).to_le_bytes());
-        f16::from_f32(value).to_f64()
-    }
-
+    /// A block of random bits, but for its scales, which are such that its numbers are about as large as one.
     fn push_block(&mut self, random: &mut Random) {
-        let value = random.float();
-        match self.format {
-            Format::Q4_1 => {
-                let (scale, minimum) = (self.push_half(value * 0.1), self.push_half(random.float()));
-                let quants: [u8; 16] = std::array::from_fn(|_| random.next() as u8);
-                let nibbles = quants.iter().map(|byte| byte & 15).chain(quants.iter().map(|byte| byte >> 4));
-                self.truth.extend(nibbles.map(|nibble| scale * f64::from(nibble) + minimum));
-                self.bytes.extend(quants);
-            }
-            Format::Q8_0 => {
-                let scale = self.push_half(value * 0.01);
-                let quants: [i8; 32] = std::array::from_fn(|_| random.next() as i8);
-                self.truth.extend(quants.iter().map(|quant| scale * f64::from(*quant)));
-                self.bytes.extend(quants.map(i8::cast_unsigned));
-            }
+        let mut block: Vec<u8> = (0..self.format.block_bytes()).map(|_| random.next() as u8).collect();
+        let (halves, size): (&[usize], f32) = match self.format {
+            Format::Q4_0 => (&[0], 0.1),
+            Format::Q4_1 => (&[0, 2], 0.1),
+            Format::Q8_0 => (&[0], 0.01),
+            Format::Q4K => (&[0, 2], 0.001),
+            Format::Q5K => (&[0, 2], 0.0005),
+            Format::Q6K => (&[208], 0.0003),
+            Format::F16 => (&[0], 1.0),
             Format::F32 => {
-                self.bytes.extend(value.to_le_bytes());
-                self.truth.push(f64::from(value));
-            }
-            Format::F16 => {
-                let truth = self.push_half(value);
-                self.truth.push(truth);
+                block = random.float().to_le_bytes().to_vec();
+                (&[], 0.0)
             }
             Format::BF16 => {
-                self.bytes.extend(bf16::from_f32(value).to_le_bytes());
-                self.truth.push(bf16::from_f32(value).to_f64());
+                block = bf16::from_f32(random.float()).to_le_bytes().to_vec();
+                (&[], 0.0)
             }
+        };
+        for &half in halves {
+            block[half..half + 2].copy_from_slice(&f16::from_f32(random.float() * size).to_le_bytes());
         }
+        let mut numbers = vec![0.0; self.format.block_columns()];
+        dequantize(self.format, &block, &mut numbers);
+        self.truth.extend(numbers.into_iter().map(f64::from));
+        self.bytes.extend(block);
     }
 
     fn pack<'a>(&self, kernels: &Kernels, to: &'a mut Vec<u8>) -> Packed<'a> {
@@ -99,7 +103,7 @@ fn multiplied(kernels: &Kernels, weights: &[&Weight], x: &[f32]) -> Vec<f32> {
 #[test]
 fn results_are_near_the_truth() {
     let mut random = Random(1);
-    let (rows, columns, n) = (37, 96, 5);
+    let (rows, columns, n) = (37, 512, 5);
     let x = random.floats(n * columns);
     for format in FORMATS {
         let weight = Weight::random(format, rows, columns, &mut random);
@@ -143,9 +147,9 @@ fn extreme_quants_do_not_overflow() {
 #[test]
 fn the_wrong_kernels_are_wrong() {
     let mut random = Random(2);
-    let x = random.floats(64);
-    for format in [Format::Q4_1, Format::Q8_0] {
-        let weight = Weight::random(format, 16, 64, &mut random);
+    let x = random.floats(256);
+    for format in FORMATS.into_iter().filter(|format| format.is_quantized()) {
+        let weight = Weight::random(format, 16, 256, &mut random);
         let right = multiplied(&Kernels::new(Isa::scalar(), 1), &[&weight], &x);
         assert_ne!(multiplied(&Kernels::new(Isa::wrong(), 1), &[&weight], &x), right);
     }
@@ -156,15 +160,15 @@ fn embedding_rows_are_the_stored_numbers() {
     let mut random = Random(3);
     let kernels = Kernels::new(Isa::detect(), 2);
     for format in FORMATS {
-        let weight = Weight::random(format, 37, 64, &mut random);
+        let weight = Weight::random(format, 37, 256, &mut random);
         let mut store = Vec::new();
         let packed = weight.pack(&kernels, &mut store);
         let tokens = [36, 0, 17];
-        let mut y = vec![0.0; tokens.len() * 64];
+        let mut y = vec![0.0; tokens.len() * 256];
         kernels.embed(packed, &tokens, &mut y);
-        for (token, row) in tokens.iter().zip(y.chunks(64)) {
-            for (found, truth) in row.iter().zip(&weight.truth[*token as usize * 64..]) {
-                assert!((f64::from(*found) - truth).abs() <= 1e-6 * truth.abs().max(1.0), "{format:?}");
+        for (token, row) in tokens.iter().zip(y.chunks(256)) {
+            for (found, truth) in row.iter().zip(&weight.truth[*token as usize * 256..]) {
+                assert_eq!(f64::from(*found), *truth, "{format:?}");
             }
         }
     }
@@ -178,15 +182,17 @@ proptest! {
     #[test]
     fn bits_depend_on_nothing_but_the_row(
         seed in any::<u64>(),
-        rows in proptest::collection::vec(1usize..50, 5),
-        blocks in 1usize..5,
-        n in 1usize..70,
+        rows in proptest::collection::vec(1usize..50, FORMATS.len()),
+        superblocks in 0usize..3,
+        n in 1usize..150,
         threads in 1usize..4,
     ) {
         let mut random = Random(seed);
-        let columns = 32 * blocks;
+        // Without superblocks, columns that only the other formats can have.
+        let columns = if superblocks == 0 { 96 } else { 256 * superblocks };
         let weights: Vec<Weight> = FORMATS
             .iter()
+            .filter(|format| columns.is_multiple_of(format.block_columns()))
             .zip(&rows)
             .map(|(format, rows)| Weight::random(*format, *rows, columns, &mut random))
             .collect();
