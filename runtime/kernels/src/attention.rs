@@ -4,17 +4,23 @@
 //! its blocks in order, so position `p` lies in block `table[p / 32]` at `p % 32`. The softmax is split at these
 //! absolute boundaries: a token's result is the same however its sequence was cut into steps.
 
+mod element;
 mod kernel;
 
 use half::f16;
 
 use crate::Kernels;
-use crate::lanes::LANES;
+use crate::format::BLOCK;
+use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
-use kernel::{Attend, Element, MAX_HEAD_DIM};
+use element::Element;
+use kernel::Attend;
 
 /// Positions of a cache block.
 pub const CACHE_BLOCK: usize = 32;
+
+/// The largest head that the kernels take.
+const MAX_HEAD_DIM: usize = 256;
 
 /// Tokens of one sequence that a task handles together, sharing what it reads of the cache.
 const TOKENS_PER_TASK: u32 = 8;
@@ -53,6 +59,13 @@ impl Heads {
     pub fn block_len(&self) -> usize {
         self.kv_heads * CACHE_BLOCK * self.head_dim
     }
+
+    /// Bytes of a cache block of keys, or of values, in Q8_0; nothing where a head is no whole number of its blocks.
+    #[must_use]
+    pub fn q8_0_block_len(&self) -> Option<usize> {
+        let whole = self.head_dim.is_multiple_of(BLOCK);
+        whole.then(|| self.kv_heads * CACHE_BLOCK * u8::stored(self.head_dim))
+    }
 }
 
 /// A layer's cache: an arena of keys and one of values, each `[blocks, kv_heads, 32, head_dim]`.
@@ -62,6 +75,8 @@ pub enum KeysValues<'a> {
     F32(&'a [f32], &'a [f32]),
     /// In half precision.
     F16(&'a [f16], &'a [f16]),
+    /// In blocks of 32 signed bytes with a scale in half precision, ggml's Q8_0; heads are a multiple of 32.
+    Q8_0(&'a [u8], &'a [u8]),
 }
 
 /// A layer's cache, to write to.
@@ -71,6 +86,8 @@ pub enum KeysValuesMut<'a> {
     F32(&'a mut [f32], &'a mut [f32]),
     /// In half precision.
     F16(&'a mut [f16], &'a mut [f16]),
+    /// In blocks of 32 signed bytes with a scale in half precision, ggml's Q8_0; heads are a multiple of 32.
+    Q8_0(&'a mut [u8], &'a mut [u8]),
 }
 
 /// The block tables of a batch, one after the other.
@@ -132,19 +149,29 @@ impl Kernels {
     /// # Panics
     /// Where the shapes do not fit together or a slot lies outside of the arenas.
     pub fn write_cache(&self, heads: Heads, qkv: &[f32], slots: &[u32], cache: KeysValuesMut<'_>) {
-        assert_eq!(qkv.len(), slots.len() * heads.qkv_width(), "a row for each slot");
-        let keys_start = heads.heads * heads.head_dim;
-        let values_start = keys_start + heads.kv_heads * heads.head_dim;
         match cache {
-            KeysValuesMut::F32(keys, values) => {
-                write(heads, qkv, keys_start, slots, keys);
-                write(heads, qkv, values_start, slots, values);
-            }
-            KeysValuesMut::F16(keys, values) => {
-                write(heads, qkv, keys_start, slots, keys);
-                write(heads, qkv, values_start, slots, values);
+            KeysValuesMut::F32(keys, values) => self.write(heads, qkv, slots, (keys, values)),
+            KeysValuesMut::F16(keys, values) => self.write(heads, qkv, slots, (keys, values)),
+            KeysValuesMut::Q8_0(keys, values) => {
+                assert!(heads.head_dim.is_multiple_of(BLOCK), "heads are whole blocks");
+                self.write(heads, qkv, slots, (keys, values));
             }
         }
+    }
+
+    /// Tasks have heads of their own, so that two tokens of one slot could not meet.
+    fn write<E: Element>(&self, heads: Heads, qkv: &[f32], slots: &[u32], arenas: (&mut [E], &mut [E])) {
+        let Heads { kv_heads, head_dim, .. } = heads;
+        assert!(heads.supported(), "the model checked its heads when it was loaded");
+        assert_eq!(qkv.len(), slots.len() * heads.qkv_width(), "a row for each slot");
+        let arenas = [Shared::new(arenas.0), Shared::new(arenas.1)];
+        self.for_rows(2 * kv_heads, 2 * slots.len() * kv_heads * head_dim, |range| {
+            for index in range {
+                let (arena, head) = (&arenas[index / kv_heads], index % kv_heads);
+                let column = (heads.heads + index) * head_dim;
+                self.isa().run(Write { heads, qkv, slots, column, head, arena });
+            }
+        });
     }
 
     /// Writes the heads' results side by side to `y`.
@@ -162,6 +189,10 @@ impl Kernels {
         match cache {
             KeysValues::F32(keys, values) => self.attend_in(attention, qkv, (keys, values), y),
             KeysValues::F16(keys, values) => self.attend_in(attention, qkv, (keys, values), y),
+            KeysValues::Q8_0(keys, values) => {
+                assert!(attention.heads.head_dim.is_multiple_of(BLOCK), "heads are whole blocks");
+                self.attend_in(attention, qkv, (keys, values), y);
+            }
         }
     }
 
@@ -182,6 +213,8 @@ impl Kernels {
         let out = Shared::new(y);
         let n_tasks = attention.tiles.len() * heads.kv_heads;
         let run = |task: usize| {
+            // The last tiles of a prompt see the most: whoever takes one should not be the last to begin.
+            let task = n_tasks - 1 - task;
             let tile = attention.tiles[task / heads.kv_heads];
             let head = task % heads.kv_heads;
             self.isa().run(Attend { attention, tile, head, qkv, keys: cache.0, values: cache.1, y: &out });
@@ -194,17 +227,28 @@ impl Kernels {
     }
 }
 
-/// Rounds `kv_heads` heads of each row, from number `start` on, into their slots.
-fn write<E: Element>(heads: Heads, qkv: &[f32], start: usize, slots: &[u32], arena: &mut [E]) {
-    for (row, slot) in qkv.chunks_exact(heads.qkv_width()).zip(slots) {
-        let (block, place) = (*slot as usize / CACHE_BLOCK, *slot as usize % CACHE_BLOCK);
-        let block = &mut arena[block * heads.block_len()..(block + 1) * heads.block_len()];
-        let kv_heads = row[start..].chunks_exact(heads.head_dim).take(heads.kv_heads);
-        for (head, from) in kv_heads.enumerate() {
-            let to = &mut block[(head * CACHE_BLOCK + place) * heads.head_dim..][..heads.head_dim];
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = E::from_f32(*from);
-            }
+/// One head's keys or values of all rows, rounded into their slots.
+struct Write<'a, E> {
+    heads: Heads,
+    qkv: &'a [f32],
+    slots: &'a [u32],
+    /// Where in a row they stand.
+    column: usize,
+    head: usize,
+    arena: &'a Shared<'a, E>,
+}
+
+impl<E: Element> Kernel for Write<'_, E> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Heads { kv_heads, head_dim, .. } = self.heads;
+        let stride = E::stored(head_dim);
+        for (row, slot) in self.qkv.chunks_exact(self.heads.qkv_width()).zip(self.slots) {
+            let (block, place) = (*slot as usize / CACHE_BLOCK, *slot as usize % CACHE_BLOCK);
+            let start = ((block * kv_heads + self.head) * CACHE_BLOCK + place) * stride;
+            let (from, _) = row[self.column..][..head_dim].as_chunks::<LANES>();
+            // SAFETY: the place belongs to this head, which is one task's alone, and is taken once at a time.
+            E::store(l, from, unsafe { self.arena.piece(start..start + stride) });
         }
     }
 }

@@ -1,51 +1,22 @@
 //! The inner loops of attention: a few tokens and the query heads of one key-value head, block by block.
+//!
+//! Query rows that see equally much of a block go through it together, so that a key or value is loaded once for all of
+//! them. Each row's numbers are added up in the same order as if it were alone.
 
-use half::f16;
-
+use super::element::Element;
 use super::{Attention, CACHE_BLOCK, TokenTile};
 use crate::exp::exp;
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
 
-/// The largest head that there is room for.
-pub(super) const MAX_HEAD_DIM: usize = 256;
-
 /// Query rows whose state is kept while the cache streams past.
 const ROWS: usize = 24;
 
-/// A number of the cache.
-pub(super) trait Element: Copy + Send + Sync {
-    fn load<L: Lanes>(l: L, from: &[Self; LANES]) -> L::F32;
-    fn from_f32(value: f32) -> Self;
-}
+/// Registers of a head that weighted values are added up in at once.
+const QUAD: usize = 4;
 
-impl Element for f32 {
-    #[inline(always)]
-    fn load<L: Lanes>(l: L, from: &[f32; LANES]) -> L::F32 {
-        l.load(from)
-    }
-
-    #[inline(always)]
-    fn from_f32(value: f32) -> f32 {
-        value
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    fn load<L: Lanes>(l: L, from: &[f16; LANES]) -> L::F32 {
-        let mut bytes = [0; 2 * LANES];
-        for (two, number) in bytes.chunks_exact_mut(2).zip(from) {
-            two.copy_from_slice(&number.to_le_bytes());
-        }
-        l.load_f16(&bytes)
-    }
-
-    #[inline(always)]
-    fn from_f32(value: f32) -> f16 {
-        f16::from_f32(value)
-    }
-}
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The tokens of `tile` for the query heads of key-value head `head`.
 pub(super) struct Attend<'a, E> {
@@ -62,12 +33,30 @@ pub(super) struct Attend<'a, E> {
 #[derive(Clone, Copy)]
 struct Row {
     query: usize,
+    /// Where its weighted sum of values is added up.
     result: usize,
     position: usize,
     /// The largest score so far.
     largest: f32,
     /// The sum of `exp(score - largest)` so far.
     sum: f32,
+}
+
+impl Row {
+    /// How many positions of the `index`-th block it sees.
+    fn seen(&self, index: usize) -> usize {
+        (self.position + 1).saturating_sub(index * CACHE_BLOCK).min(CACHE_BLOCK)
+    }
+}
+
+/// The keys and values of one head in one block, as far as they are seen.
+#[derive(Clone, Copy)]
+struct Seen<'a, E> {
+    keys: &'a [E],
+    values: &'a [E],
+    n_keys: usize,
+    /// From here to the same place of the next block.
+    ahead: isize,
 }
 
 impl<E: Element> Kernel for Attend<'_, E> {
@@ -89,6 +78,7 @@ impl<E: Element> Kernel for Attend<'_, E> {
                     largest: f32::NEG_INFINITY,
                     sum: 0.0,
                 };
+                self.result(row).fill(0.0);
             }
             self.rows(l, rows);
         }
@@ -96,109 +86,222 @@ impl<E: Element> Kernel for Attend<'_, E> {
 }
 
 impl<E: Element> Attend<'_, E> {
+    /// Where `row` adds up its values, and where they stay in the end. Each row is taken once at a time.
+    #[allow(clippy::mut_from_ref, reason = "the rows of a task have places of their own")]
+    #[inline(always)]
+    fn result(&self, row: &Row) -> &mut [f32] {
+        // SAFETY: a result belongs to one token and head, hence to one row of one task, and callers hold it only
+        // while they handle that row.
+        unsafe { self.y.piece(row.result..row.result + self.attention.heads.head_dim) }
+    }
+
     #[inline(always)]
     fn rows<L: Lanes>(&self, l: L, rows: &mut [Row]) {
         let Attention { heads, tables, .. } = *self.attention;
         let table = tables.table(self.tile.sequence);
         let last = rows.iter().map(|row| row.position).max().unwrap_or(0);
-        let block_len = CACHE_BLOCK * heads.head_dim;
-        let mut sums = [0.0; ROWS * MAX_HEAD_DIM];
+        let stride = E::stored(heads.head_dim);
+        let start = |block: u32| (block as usize * heads.kv_heads + self.head) * CACHE_BLOCK * stride;
+        let most = if L::ROWS >= 4 { 4 } else { 1 };
         for (index, block) in table[..=last / CACHE_BLOCK].iter().enumerate() {
-            let start = (*block as usize * heads.kv_heads + self.head) * block_len;
-            let (keys, values) =
-                (&self.keys[start..start + block_len], &self.values[start..start + block_len]);
-            let first = index * CACHE_BLOCK;
-            for (row, sums) in rows.iter_mut().zip(sums.chunks_exact_mut(heads.head_dim)) {
-                if row.position >= first {
-                    let seen = CACHE_BLOCK.min(row.position + 1 - first) * heads.head_dim;
-                    self.block(l, row, sums, (&keys[..seen], &values[..seen]));
+            let here = start(*block);
+            let ahead = table.get(index + 1).map_or(here, |next| start(*next)) as isize - here as isize;
+            let mut left = &mut rows[..];
+            while let Some(n_keys) = left.first().map(|row| row.seen(index)) {
+                let alike = left.iter().take(most).take_while(|row| row.seen(index) == n_keys).count();
+                let (now, later) = left.split_at_mut(alike);
+                left = later;
+                let end = here + n_keys * stride;
+                let seen =
+                    Seen { keys: &self.keys[here..end], values: &self.values[here..end], n_keys, ahead };
+                match (n_keys, now.len()) {
+                    (0, _) => {}
+                    (_, 4) => self.block::<L, 4>(l, now, seen),
+                    (_, 3) => self.block::<L, 3>(l, now, seen),
+                    (_, 2) => self.block::<L, 2>(l, now, seen),
+                    _ => self.block::<L, 1>(l, now, seen),
                 }
             }
         }
-        for (row, sums) in rows.iter().zip(sums.chunks_exact(heads.head_dim)) {
-            // SAFETY: a result belongs to one token and head, hence to one task.
-            let y = unsafe { self.y.piece(row.result..row.result + heads.head_dim) };
+        for row in rows {
             let inverse = 1.0 / row.sum;
-            for (y, sum) in y.iter_mut().zip(sums) {
-                *y = sum * inverse;
+            for y in self.result(row) {
+                *y *= inverse;
             }
         }
     }
 
-    /// Adds the keys that `row` sees of one block to its softmax and its weighted sum of values.
+    /// Adds the keys that `rows` see of one block to their softmaxes and their weighted sums of values.
     #[inline(always)]
-    fn block<L: Lanes>(&self, l: L, row: &mut Row, sums: &mut [f32], (keys, values): (&[E], &[E])) {
+    fn block<L: Lanes, const R: usize>(&self, l: L, rows: &mut [Row], seen: Seen<'_, E>) {
+        let mut scores = [[f32::NEG_INFINITY; CACHE_BLOCK]; R];
+        self.scores(l, rows, seen, &mut scores);
+        for row in 0..R {
+            let sums = self.result(&rows[row]);
+            soften(l, &mut rows[row], &mut scores[row], seen.n_keys, sums);
+        }
+        self.weigh(l, rows, seen, &scores);
+    }
+
+    /// Scaled dot products of the queries with the keys, sixteen keys at a time.
+    #[inline(always)]
+    fn scores<L: Lanes, const R: usize>(
+        &self,
+        l: L,
+        rows: &[Row],
+        seen: Seen<'_, E>,
+        scores: &mut [[f32; CACHE_BLOCK]; R],
+    ) {
         let head_dim = self.attention.heads.head_dim;
-        let (query, _) = self.qkv[row.query..row.query + head_dim].as_chunks::<LANES>();
-        let mut scores = [f32::NEG_INFINITY; CACHE_BLOCK];
-        let (halves, _) = scores.as_chunks_mut::<LANES>();
-        for (scores, keys) in halves.iter_mut().zip(keys.chunks(LANES * head_dim)) {
-            let mut dots = [l.splat(0.0); LANES];
-            for (dot, key) in dots.iter_mut().zip(keys.chunks_exact(head_dim)) {
-                for (query, key) in query.iter().zip(key.as_chunks::<LANES>().0) {
-                    *dot = l.fma(l.load(query), E::load(l, key), *dot);
+        let mut queries = [&[][..]; R];
+        for row in 0..R {
+            queries[row] = self.qkv[rows[row].query..][..head_dim].as_chunks::<LANES>().0;
+        }
+        for first in (0..seen.n_keys).step_by(LANES) {
+            let last = seen.n_keys.min(first + LANES);
+            let mut dots = [[l.splat(0.0); LANES]; R];
+            let mut key = first;
+            while key + 4 <= last {
+                dot::<L, E, R, 4>(l, &queries, seen, key, &mut dots);
+                key += 4;
+            }
+            while key < last {
+                dot::<L, E, R, 1>(l, &queries, seen, key, &mut dots);
+                key += 1;
+            }
+            for row in 0..R {
+                let (halves, _) = scores[row].as_chunks_mut::<LANES>();
+                let sums = l.mul(l.sums(&dots[row]), l.splat(self.attention.scale));
+                l.store(sums, &mut halves[first / LANES]);
+            }
+        }
+    }
+
+    /// `sums += Σ weights[i] · values[i]` for each row, some registers of a head at a time.
+    #[inline(always)]
+    fn weigh<L: Lanes, const R: usize>(
+        &self,
+        l: L,
+        rows: &[Row],
+        seen: Seen<'_, E>,
+        weights: &[[f32; CACHE_BLOCK]; R],
+    ) {
+        let parts = self.attention.heads.head_dim / LANES;
+        let mut first = 0;
+        while first + QUAD <= parts {
+            self.weigh_parts::<L, R, QUAD>(l, rows, seen, weights, first);
+            first += QUAD;
+        }
+        while first < parts {
+            self.weigh_parts::<L, R, 1>(l, rows, seen, weights, first);
+            first += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn weigh_parts<L: Lanes, const R: usize, const P: usize>(
+        &self,
+        l: L,
+        rows: &[Row],
+        seen: Seen<'_, E>,
+        weights: &[[f32; CACHE_BLOCK]; R],
+        first: usize,
+    ) {
+        let stride = seen.values.len() / seen.n_keys;
+        let mut sums = [[l.splat(0.0); P]; R];
+        for row in 0..R {
+            let (from, _) = self.result(&rows[row])[first * LANES..].as_chunks::<LANES>();
+            for part in 0..P {
+                sums[row][part] = l.load(&from[part]);
+            }
+        }
+        for (key, value) in seen.values.chunks_exact(stride).enumerate() {
+            if first == 0 {
+                prefetch(l, value, seen.ahead);
+            }
+            let mut wide = [l.splat(0.0); P];
+            for part in 0..P {
+                wide[part] = E::load(l, value, first + part);
+            }
+            for row in 0..R {
+                let weight = l.splat(weights[row][key]);
+                for part in 0..P {
+                    sums[row][part] = l.fma(weight, wide[part], sums[row][part]);
                 }
             }
-            l.store(l.mul(l.sums(&dots), l.splat(self.attention.scale)), scores);
         }
-        let n_keys = keys.len() / head_dim;
-        scores[n_keys..].fill(f32::NEG_INFINITY);
-        let (halves, _) = scores.as_chunks_mut::<LANES>();
-        let (low, high) = (l.load(&halves[0]), l.load(&halves[1]));
-        let block_largest = l.largest(l.max(low, high));
-        if block_largest > row.largest {
-            // What was added up so far was relative to a smaller score.
-            let shrink = exp(l, l.splat(row.largest - block_largest));
-            let mut factor = [0.0; LANES];
-            l.store(shrink, &mut factor);
-            row.sum *= factor[0];
-            row.largest = block_largest;
-            for sum in sums.as_chunks_mut::<LANES>().0 {
-                l.store(l.mul(l.load(sum), shrink), sum);
+        for row in 0..R {
+            let (to, _) = self.result(&rows[row])[first * LANES..].as_chunks_mut::<LANES>();
+            for part in 0..P {
+                l.store(sums[row][part], &mut to[part]);
             }
         }
-        let below = l.splat(-row.largest);
-        l.store(exp(l, l.add(low, below)), &mut halves[0]);
-        l.store(exp(l, l.add(high, below)), &mut halves[1]);
-        scores[n_keys..].fill(0.0);
-
-        let (halves, _) = scores.as_chunks::<LANES>();
-        row.sum += l.sum(l.add(l.load(&halves[0]), l.load(&halves[1])));
-        weigh::<L, E>(l, &scores[..n_keys], values, sums);
     }
 }
 
-/// `sums += Σ weights[i] · values[i]`, four registers of a head at a time.
+/// Asks for what lies `ahead` of `row`.
 #[inline(always)]
-fn weigh<L: Lanes, E: Element>(l: L, weights: &[f32], values: &[E], sums: &mut [f32]) {
-    let head_dim = sums.len();
-    let (sums, _) = sums.as_chunks_mut::<LANES>();
-    for (index, sums) in sums.chunks_mut(4).enumerate() {
-        let start = index * 4 * LANES;
-        if let Ok(sums) = <&mut [[f32; LANES]; 4]>::try_from(&mut *sums) {
-            let mut wide = [l.splat(0.0); 4];
-            for part in 0..4 {
-                wide[part] = l.load(&sums[part]);
-            }
-            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                let weight = l.splat(*weight);
-                let (value, _) = value[start..start + 4 * LANES].as_chunks::<LANES>();
-                for part in 0..4 {
-                    wide[part] = l.fma(weight, E::load(l, &value[part]), wide[part]);
-                }
-            }
-            for part in 0..4 {
-                l.store(wide[part], &mut sums[part]);
-            }
-        } else {
-            for (part, sums) in sums.iter_mut().enumerate() {
-                let mut wide = l.load(sums);
-                for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                    let (value, _) = value.as_chunks::<LANES>();
-                    wide = l.fma(l.splat(*weight), E::load(l, &value[index * 4 + part]), wide);
-                }
-                l.store(wide, sums);
+fn prefetch<L: Lanes, E>(l: L, row: &[E], ahead: isize) {
+    let start = row.as_ptr().wrapping_offset(ahead).cast::<u8>();
+    for line in (0..size_of_val(row)).step_by(LINE) {
+        l.prefetch(start.wrapping_add(line));
+    }
+}
+
+/// Products of `K` keys from `key` on with the queries, lane by lane.
+#[inline(always)]
+fn dot<L: Lanes, E: Element, const R: usize, const K: usize>(
+    l: L,
+    queries: &[&[[f32; LANES]]; R],
+    seen: Seen<'_, E>,
+    key: usize,
+    dots: &mut [[L::F32; LANES]; R],
+) {
+    let stride = seen.keys.len() / seen.n_keys;
+    let keys = &seen.keys[key * stride..][..K * stride];
+    prefetch(l, keys, seen.ahead);
+    let mut sums = [[l.splat(0.0); K]; R];
+    for part in 0..queries[0].len() {
+        let mut wide = [l.splat(0.0); K];
+        for index in 0..K {
+            wide[index] = E::load(l, &keys[index * stride..][..stride], part);
+        }
+        for row in 0..R {
+            let query = l.load(&queries[row][part]);
+            for index in 0..K {
+                sums[row][index] = l.fma(query, wide[index], sums[row][index]);
             }
         }
     }
+    for row in 0..R {
+        for index in 0..K {
+            dots[row][key % LANES + index] = sums[row][index];
+        }
+    }
+}
+
+/// Turns a row's scores into weights relative to the largest score so far, and adds them to its softmax.
+#[inline(always)]
+fn soften<L: Lanes>(l: L, row: &mut Row, scores: &mut [f32; CACHE_BLOCK], n_keys: usize, sums: &mut [f32]) {
+    scores[n_keys..].fill(f32::NEG_INFINITY);
+    let (halves, _) = scores.as_chunks_mut::<LANES>();
+    let (low, high) = (l.load(&halves[0]), l.load(&halves[1]));
+    let block_largest = l.largest(l.max(low, high));
+    if block_largest > row.largest {
+        // What was added up so far was relative to a smaller score.
+        let shrink = exp(l, l.splat(row.largest - block_largest));
+        let mut factor = [0.0; LANES];
+        l.store(shrink, &mut factor);
+        row.sum *= factor[0];
+        row.largest = block_largest;
+        for sum in sums.as_chunks_mut::<LANES>().0 {
+            l.store(l.mul(l.load(sum), shrink), sum);
+        }
+    }
+    let below = l.splat(-row.largest);
+    l.store(exp(l, l.add(low, below)), &mut halves[0]);
+    l.store(exp(l, l.add(high, below)), &mut halves[1]);
+    scores[n_keys..].fill(0.0);
+    let (halves, _) = scores.as_chunks::<LANES>();
+    row.sum += l.sum(l.add(l.load(&halves[0]), l.load(&halves[1])));
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::Isa;
 
-const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 48 };
+const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 96 };
 
 /// A deterministic number between −1 and 1.
 fn number(index: usize) -> f32 {
@@ -12,10 +12,11 @@ fn rows(n: usize, seed: usize) -> Vec<f32> {
     (0..n * HEADS.qkv_width()).map(|index| 2.0 * number(index + seed * 100_003)).collect()
 }
 
-/// A cache in single or half precision.
+/// A cache of each type.
 enum Store {
     F32(Vec<f32>, Vec<f32>),
     F16(Vec<f16>, Vec<f16>),
+    Q8(Vec<u8>, Vec<u8>),
 }
 
 impl Store {
@@ -27,6 +28,12 @@ impl Store {
     fn f16(blocks: usize) -> Self {
         let numbers = blocks * HEADS.block_len();
         Self::F16(vec![f16::NAN; numbers], vec![f16::NAN; numbers])
+    }
+
+    /// Filled with scales that are no numbers.
+    fn q8(blocks: usize) -> Self {
+        let bytes = blocks * HEADS.q8_0_block_len().unwrap();
+        Self::Q8(vec![0x7f; bytes], vec![0x7f; bytes])
     }
 }
 
@@ -61,11 +68,13 @@ fn step(kernels: &Kernels, store: &mut Store, parts: &[(&Sequence, std::ops::Ran
     let write = match store {
         Store::F32(k, v) => KeysValuesMut::F32(k, v),
         Store::F16(k, v) => KeysValuesMut::F16(k, v),
+        Store::Q8(k, v) => KeysValuesMut::Q8_0(k, v),
     };
     kernels.write_cache(HEADS, &qkv, &slots, write);
     let read = match store {
         Store::F32(k, v) => KeysValues::F32(k, v),
         Store::F16(k, v) => KeysValues::F16(k, v),
+        Store::Q8(k, v) => KeysValues::Q8_0(k, v),
     };
     kernels.attend(&attention, &qkv, read, &mut y);
     y
@@ -109,7 +118,7 @@ fn sequence(n: usize, seed: usize, table: &[u32]) -> Sequence {
 fn results_follow_the_formula() {
     let one = sequence(75, 1, &[3, 0, 2]);
     let truth = formula(&one.rows);
-    for (mut store, allowed) in [(Store::f32(4), 1e-5), (Store::f16(4), 3e-3)] {
+    for (mut store, allowed) in [(Store::f32(4), 1e-5), (Store::f16(4), 3e-3), (Store::q8(4), 6e-2)] {
         let found = step(&Kernels::new(Isa::detect(), 2), &mut store, &[(&one, 0..75)]);
         for (index, (found, truth)) in found.iter().zip(&truth).enumerate() {
             assert!((f64::from(*found) - truth).abs() < allowed, "{index}: {found} for {truth}");
@@ -120,16 +129,18 @@ fn results_follow_the_formula() {
 #[test]
 fn every_instruction_set_and_cut_gives_the_same_bits() {
     let one = sequence(75, 1, &[3, 0, 2]);
-    let expected = step(&Kernels::new(Isa::scalar(), 1), &mut Store::f32(4), &[(&one, 0..75)]);
-    for isa in Isa::available() {
-        let kernels = Kernels::new(isa, 3);
-        assert_eq!(step(&kernels, &mut Store::f32(4), &[(&one, 0..75)]), expected, "{}", isa.name());
-        let mut store = Store::f32(4);
-        let mut found = Vec::new();
-        for range in [0..1, 1..31, 31..33, 33..70, 70..74, 74..75] {
-            found.extend(step(&kernels, &mut store, &[(&one, range)]));
+    for new in [Store::f32, Store::f16, Store::q8] {
+        let expected = step(&Kernels::new(Isa::scalar(), 1), &mut new(4), &[(&one, 0..75)]);
+        for isa in Isa::available() {
+            let kernels = Kernels::new(isa, 3);
+            assert_eq!(step(&kernels, &mut new(4), &[(&one, 0..75)]), expected, "{}", isa.name());
+            let mut store = new(4);
+            let mut found = Vec::new();
+            for range in [0..1, 1..31, 31..33, 33..70, 70..74, 74..75] {
+                found.extend(step(&kernels, &mut store, &[(&one, range)]));
+            }
+            assert_eq!(found, expected, "{} in pieces", isa.name());
         }
-        assert_eq!(found, expected, "{} in pieces", isa.name());
     }
 }
 
