@@ -57,8 +57,11 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn exp2(self, a: Self::F32) -> Self::F32;
     /// The sum over the lanes: lanes 8 apart first, then 4, 2, 1.
     fn sum(self, a: Self::F32) -> f32;
-    /// Lane `i` is the sum over the lanes of `a[i]`, with the bits of [`Lanes::sum`].
-    fn sums(self, a: &[Self::F32; LANES]) -> Self::F32;
+    /// The first half of the way to the sums of four values: what [`Lanes::sums`] takes.
+    fn fold(self, a: [Self::F32; 4]) -> Self::F32;
+    /// The sums over the lanes of sixteen values, with the bits of [`Lanes::sum`]: lane `i + 4 · j` is that of the
+    /// `j`-th value of `folded[i]`.
+    fn sums(self, folded: &[Self::F32; 4]) -> Self::F32;
     /// The largest lane.
     fn largest(self, a: Self::F32) -> f32;
     /// Integers between −128 and 127 as bytes; others are rounded, ties to even.

@@ -1,5 +1,7 @@
 //! What the blocks of each format stand for, compared with ggml's own answer (`golden/dequantize.py` asked it).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use kernels::{Format, Isa, Kernels, Source};
 
 const GOLDEN: &str = include_str!("golden/dequantize.txt");

@@ -3,6 +3,8 @@
 //! Query rows that see equally much of a block go through it together, so that a key or value is loaded once for all of
 //! them. Each row's numbers are added up in the same order as if it were alone.
 
+#![allow(clippy::needless_range_loop, reason = "rows, keys and registers index several arrays at once")]
+
 use super::element::Element;
 use super::{Attention, CACHE_BLOCK, TokenTile};
 use crate::exp::exp;
@@ -55,8 +57,16 @@ struct Seen<'a, E> {
     keys: &'a [E],
     values: &'a [E],
     n_keys: usize,
-    /// From here to the same place of the next block.
-    ahead: isize,
+    /// From here to the same place of the next block, for the first rows that come by.
+    ahead: Option<isize>,
+}
+
+impl<'a, E> Seen<'a, E> {
+    #[inline(always)]
+    fn key(&self, index: usize) -> &'a [E] {
+        let stride = self.keys.len() / self.n_keys;
+        &self.keys[index * stride..][..stride]
+    }
 }
 
 impl<E: Element> Kernel for Attend<'_, E> {
@@ -105,7 +115,7 @@ impl<E: Element> Attend<'_, E> {
         let most = if L::ROWS >= 4 { 4 } else { 1 };
         for (index, block) in table[..=last / CACHE_BLOCK].iter().enumerate() {
             let here = start(*block);
-            let ahead = table.get(index + 1).map_or(here, |next| start(*next)) as isize - here as isize;
+            let mut ahead = table.get(index + 1).map(|next| start(*next) as isize - here as isize);
             let mut left = &mut rows[..];
             while let Some(n_keys) = left.first().map(|row| row.seen(index)) {
                 let alike = left.iter().take(most).take_while(|row| row.seen(index) == n_keys).count();
@@ -114,11 +124,14 @@ impl<E: Element> Attend<'_, E> {
                 let end = here + n_keys * stride;
                 let seen =
                     Seen { keys: &self.keys[here..end], values: &self.values[here..end], n_keys, ahead };
-                match (n_keys, now.len()) {
-                    (0, _) => {}
-                    (_, 4) => self.block::<L, 4>(l, now, seen),
-                    (_, 3) => self.block::<L, 3>(l, now, seen),
-                    (_, 2) => self.block::<L, 2>(l, now, seen),
+                if n_keys == 0 {
+                    continue;
+                }
+                ahead = None;
+                match now.len() {
+                    4 => self.block::<L, 4>(l, now, seen),
+                    3 => self.block::<L, 3>(l, now, seen),
+                    2 => self.block::<L, 2>(l, now, seen),
                     _ => self.block::<L, 1>(l, now, seen),
                 }
             }
@@ -157,22 +170,22 @@ impl<E: Element> Attend<'_, E> {
         for row in 0..R {
             queries[row] = self.qkv[rows[row].query..][..head_dim].as_chunks::<LANES>().0;
         }
-        for first in (0..seen.n_keys).step_by(LANES) {
-            let last = seen.n_keys.min(first + LANES);
-            let mut dots = [[l.splat(0.0); LANES]; R];
-            let mut key = first;
-            while key + 4 <= last {
-                dot::<L, E, R, 4>(l, &queries, seen, key, &mut dots);
-                key += 4;
-            }
-            while key < last {
-                dot::<L, E, R, 1>(l, &queries, seen, key, &mut dots);
-                key += 1;
+        for (first, place) in (0..seen.n_keys).step_by(LANES).zip(0..) {
+            let mut folded = [[l.splat(0.0); 4]; R];
+            for index in 0..4 {
+                let dots = if first + LANES <= seen.n_keys {
+                    four_dots(l, &queries, seen, first + index)
+                } else {
+                    some_dots(l, &queries, seen, first + index)
+                };
+                for row in 0..R {
+                    folded[row][index] = dots[row];
+                }
             }
             for row in 0..R {
                 let (halves, _) = scores[row].as_chunks_mut::<LANES>();
-                let sums = l.mul(l.sums(&dots[row]), l.splat(self.attention.scale));
-                l.store(sums, &mut halves[first / LANES]);
+                let sums = l.mul(l.sums(&folded[row]), l.splat(self.attention.scale));
+                l.store(sums, &mut halves[place]);
             }
         }
     }
@@ -189,11 +202,11 @@ impl<E: Element> Attend<'_, E> {
         let parts = self.attention.heads.head_dim / LANES;
         let mut first = 0;
         while first + QUAD <= parts {
-            self.weigh_parts::<L, R, QUAD>(l, rows, seen, weights, first);
+            self.weigh_parts::<L, R, QUAD>(l, rows, seen, (weights, first));
             first += QUAD;
         }
         while first < parts {
-            self.weigh_parts::<L, R, 1>(l, rows, seen, weights, first);
+            self.weigh_parts::<L, R, 1>(l, rows, seen, (weights, first));
             first += 1;
         }
     }
@@ -204,8 +217,7 @@ impl<E: Element> Attend<'_, E> {
         l: L,
         rows: &[Row],
         seen: Seen<'_, E>,
-        weights: &[[f32; CACHE_BLOCK]; R],
-        first: usize,
+        (weights, first): (&[[f32; CACHE_BLOCK]; R], usize),
     ) {
         let stride = seen.values.len() / seen.n_keys;
         let mut sums = [[l.splat(0.0); P]; R];
@@ -241,43 +253,71 @@ impl<E: Element> Attend<'_, E> {
 
 /// Asks for what lies `ahead` of `row`.
 #[inline(always)]
-fn prefetch<L: Lanes, E>(l: L, row: &[E], ahead: isize) {
+fn prefetch<L: Lanes, E>(l: L, row: &[E], ahead: Option<isize>) {
+    let Some(ahead) = ahead else { return };
     let start = row.as_ptr().wrapping_offset(ahead).cast::<u8>();
     for line in (0..size_of_val(row)).step_by(LINE) {
         l.prefetch(start.wrapping_add(line));
     }
 }
 
-/// Products of `K` keys from `key` on with the queries, lane by lane.
+/// Products of a key, and of those 4, 8 and 12 later, with each query, folded.
 #[inline(always)]
-fn dot<L: Lanes, E: Element, const R: usize, const K: usize>(
+fn four_dots<L: Lanes, E: Element, const R: usize>(
     l: L,
     queries: &[&[[f32; LANES]]; R],
     seen: Seen<'_, E>,
     key: usize,
-    dots: &mut [[L::F32; LANES]; R],
-) {
-    let stride = seen.keys.len() / seen.n_keys;
-    let keys = &seen.keys[key * stride..][..K * stride];
-    prefetch(l, keys, seen.ahead);
-    let mut sums = [[l.splat(0.0); K]; R];
+) -> [L::F32; R] {
+    let mut keys = [&[][..]; 4];
+    for index in 0..4 {
+        keys[index] = seen.key(key + 4 * index);
+        prefetch(l, keys[index], seen.ahead);
+    }
+    let mut sums = [[l.splat(0.0); 4]; R];
     for part in 0..queries[0].len() {
-        let mut wide = [l.splat(0.0); K];
-        for index in 0..K {
-            wide[index] = E::load(l, &keys[index * stride..][..stride], part);
-        }
+        let wide = [
+            E::load(l, keys[0], part),
+            E::load(l, keys[1], part),
+            E::load(l, keys[2], part),
+            E::load(l, keys[3], part),
+        ];
         for row in 0..R {
             let query = l.load(&queries[row][part]);
-            for index in 0..K {
+            for index in 0..4 {
                 sums[row][index] = l.fma(query, wide[index], sums[row][index]);
             }
         }
     }
+    let mut folded = [l.splat(0.0); R];
     for row in 0..R {
-        for index in 0..K {
-            dots[row][key % LANES + index] = sums[row][index];
-        }
+        folded[row] = l.fold(sums[row]);
     }
+    folded
+}
+
+/// The same for those of the four keys that are seen; the others give zero.
+#[inline(always)]
+fn some_dots<L: Lanes, E: Element, const R: usize>(
+    l: L,
+    queries: &[&[[f32; LANES]]; R],
+    seen: Seen<'_, E>,
+    key: usize,
+) -> [L::F32; R] {
+    let mut folded = [l.splat(0.0); R];
+    for row in 0..R {
+        let mut sums = [l.splat(0.0); 4];
+        for index in 0..4 {
+            if key + 4 * index < seen.n_keys {
+                let key = seen.key(key + 4 * index);
+                for (part, query) in queries[row].iter().enumerate() {
+                    sums[index] = l.fma(l.load(query), E::load(l, key, part), sums[index]);
+                }
+            }
+        }
+        folded[row] = l.fold(sums);
+    }
+    folded
 }
 
 /// Turns a row's scores into weights relative to the largest score so far, and adds them to its softmax.

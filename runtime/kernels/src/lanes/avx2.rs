@@ -50,26 +50,22 @@ pub(super) unsafe fn sum_of_eight(a: __m256) -> f32 {
     }
 }
 
-/// Lane `i` is the sum of `a[i]`: each stage adds halves, pairs and neighbours of two vectors at once.
+/// Lanes 8 apart, then 4 apart, of two values: the first in the low half.
 #[inline(always)]
-fn sums_of_eight(a: &[Pair<__m256>; 8]) -> __m256 {
+fn fold_two(a: Pair<__m256>, b: Pair<__m256>) -> __m256 {
     unsafe {
-        let mut eights = [a[0].0; 8];
-        for (i, sum) in eights.iter_mut().enumerate() {
-            *sum = _mm256_add_ps(a[i].0, a[i].1);
-        }
-        let mut fours = [a[0].0; 4];
-        for (i, sum) in fours.iter_mut().enumerate() {
-            let (a, b) = (eights[i], eights[i + 4]);
-            *sum = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
-        }
-        let mut twos = [a[0].0; 2];
-        for (i, sum) in twos.iter_mut().enumerate() {
-            let (a, b) = (fours[i], fours[i + 2]);
-            *sum = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
-        }
-        let (a, b) = (twos[0], twos[1]);
-        let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+        let (a, b) = (_mm256_add_ps(a.0, a.1), _mm256_add_ps(b.0, b.1));
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    }
+}
+
+/// The rest of the way for eight values, two folded in each: pairs, then neighbours, of two registers at once.
+#[inline(always)]
+fn sums_of_folded(a: __m256, b: __m256, c: __m256, d: __m256) -> __m256 {
+    unsafe {
+        let low = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, c), _mm256_shuffle_ps::<0xee>(a, c));
+        let high = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(b, d), _mm256_shuffle_ps::<0xee>(b, d));
+        let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(low, high), _mm256_shuffle_ps::<0xdd>(low, high));
         _mm256_permute_ps::<0b11_01_10_00>(ones)
     }
 }
@@ -242,9 +238,14 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn sums(self, a: &[Pair<__m256>; LANES]) -> Pair<__m256> {
-        let (low, high) = split(a);
-        Pair(sums_of_eight(low), sums_of_eight(high))
+    fn fold(self, a: [Pair<__m256>; 4]) -> Pair<__m256> {
+        Pair(fold_two(a[0], a[1]), fold_two(a[2], a[3]))
+    }
+
+    #[inline(always)]
+    fn sums(self, folded: &[Pair<__m256>; 4]) -> Pair<__m256> {
+        let [a, b, c, d] = *folded;
+        Pair(sums_of_folded(a.0, b.0, c.0, d.0), sums_of_folded(a.1, b.1, c.1, d.1))
     }
 
     #[inline(always)]

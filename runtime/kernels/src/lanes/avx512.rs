@@ -147,28 +147,24 @@ impl Lanes for Avx512 {
         }
     }
 
-    /// Each stage adds halves, quarters, pairs and neighbours of two vectors at once, and the last permutation puts
-    /// the sums in order.
+    /// Halves, then quarters, of two values at once.
     #[inline(always)]
-    fn sums(self, a: &[__m512; LANES]) -> __m512 {
+    fn fold(self, [a, b, c, d]: [__m512; 4]) -> __m512 {
         unsafe {
-            let mut eights = [a[0]; 8];
-            for (i, sum) in eights.iter_mut().enumerate() {
-                let (a, b) = (a[i], a[i + 8]);
-                *sum = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
-            }
-            let mut fours = [a[0]; 4];
-            for (i, sum) in fours.iter_mut().enumerate() {
-                let (a, b) = (eights[i], eights[i + 4]);
-                *sum = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
-            }
-            let mut twos = [a[0]; 2];
-            for (i, sum) in twos.iter_mut().enumerate() {
-                let (a, b) = (fours[i], fours[i + 2]);
-                *sum = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
-            }
-            let (a, b) = (twos[0], twos[1]);
-            let ones = _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+            let low = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, c), _mm512_shuffle_f32x4::<0xee>(a, c));
+            let high = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(b, d), _mm512_shuffle_f32x4::<0xee>(b, d));
+            _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(low, high), _mm512_shuffle_f32x4::<0xdd>(low, high))
+        }
+    }
+
+    /// Pairs, then neighbours, of two registers at once; the last permutation puts the sums in order.
+    #[inline(always)]
+    fn sums(self, &[a, b, c, d]: &[__m512; 4]) -> __m512 {
+        unsafe {
+            let low = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, c), _mm512_shuffle_ps::<0xee>(a, c));
+            let high = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(b, d), _mm512_shuffle_ps::<0xee>(b, d));
+            let ones =
+                _mm512_add_ps(_mm512_shuffle_ps::<0x88>(low, high), _mm512_shuffle_ps::<0xdd>(low, high));
             let order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
             _mm512_permutexvar_ps(order, ones)
         }

@@ -147,8 +147,15 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn sums(self, a: &[[f32; LANES]; LANES]) -> [f32; LANES] {
-        map(*a, |a| self.sum(a))
+    fn fold(self, a: [[f32; LANES]; 4]) -> [f32; LANES] {
+        let fold = |a: [f32; LANES], lane: usize| (a[lane] + a[lane + 8]) + (a[lane + 4] + a[lane + 12]);
+        std::array::from_fn(|place| fold(a[place / 4], place % 4))
+    }
+
+    #[inline(always)]
+    fn sums(self, folded: &[[f32; LANES]; 4]) -> [f32; LANES] {
+        let sum = |from: &[f32]| (from[0] + from[2]) + (from[1] + from[3]);
+        std::array::from_fn(|lane| sum(&folded[lane % 4][lane / 4 * 4..]))
     }
 
     #[inline(always)]
