@@ -18,6 +18,7 @@ mod format;
 mod isa;
 mod lanes;
 mod linear;
+mod memory;
 mod norm;
 mod pack;
 mod pool;
@@ -34,6 +35,7 @@ pub use attention::{
 };
 pub use format::{Format, LAYOUT, Packed, TILE};
 pub use isa::Isa;
+pub use memory::{Arena, Piece, prefer_huge_pages};
 pub use norm::HeadNorm;
 pub use pack::{PackError, Source};
 pub use rope::{RopePairs, Rotation};

@@ -6,7 +6,7 @@ use contract::Bytes;
 use contract::DType;
 use contract::device::DeviceClass;
 use contract::resident::{ROW_TILE, ResidentError, resident};
-use kernels::{Format, Kernels, PackError, Source};
+use kernels::{Arena, Format, Kernels, PackError, Source};
 
 use super::packed::PackedBytes;
 use super::{MapError, Tensors, widen::widen};
@@ -23,6 +23,9 @@ pub enum LoadError {
     /// The file cannot be mapped.
     #[error("the weights cannot be read")]
     Map(#[from] MapError),
+    /// The system has no addresses left for the matrices.
+    #[error("there is no room for the packed weights")]
+    Memory(#[source] std::io::Error),
     /// It is not in the checkpoint.
     #[error("tensor {0:?} is missing")]
     Missing(String),
@@ -80,6 +83,8 @@ pub struct Loader<'a> {
     progress: &'a mut dyn FnMut(u64),
     taken: BTreeSet<&'a str>,
     resident: u64,
+    /// Where all matrices go that are packed; made with the first of them.
+    arena: Option<Arena>,
 }
 
 impl<'a> Loader<'a> {
@@ -91,7 +96,7 @@ impl<'a> Loader<'a> {
         device: DeviceClass,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
-        Self { tensors, kernels, device, progress, taken: BTreeSet::new(), resident: 0 }
+        Self { tensors, kernels, device, progress, taken: BTreeSet::new(), resident: 0, arena: None }
     }
 
     /// Whether the checkpoint has this tensor.
@@ -109,12 +114,17 @@ impl<'a> Loader<'a> {
         let matrix = Matrix::of(self.tensors, name, self.device)?;
         let format = matrix.format;
         let Some(kernels) = self.kernels else {
-            return Ok(PackedWeight { format, rows, columns, bytes: PackedBytes::Owned(Vec::new()) });
+            let bytes = PackedBytes::Owned(self.arena()?.take(0));
+            return Ok(PackedWeight { format, rows, columns, bytes });
         };
         let bytes = match self.tensors.packed().and_then(|packed| packed.get(name, matrix.kept, matrix.bytes))
         {
             Some(mapped) => mapped,
-            None => PackedBytes::Owned(matrix.packed(kernels)?),
+            None => {
+                let mut piece = self.arena()?.take(matrix.bytes.0 as usize);
+                matrix.pack_into(kernels, &mut piece)?;
+                PackedBytes::Owned(piece)
+            }
         };
         self.resident += matrix.bytes.0;
         (self.progress)(source.len() as u64);
@@ -145,6 +155,21 @@ impl<'a> Loader<'a> {
             Some(name) => Err(LoadError::Unknown(name.to_owned())),
             None => Ok(Bytes(self.resident)),
         }
+    }
+
+    /// The arena, with room for every matrix of the checkpoint. What stays untouched takes no memory.
+    fn arena(&mut self) -> Result<&mut Arena, LoadError> {
+        let arena = match self.arena.take() {
+            Some(arena) => arena,
+            None => {
+                let room = |name| {
+                    Matrix::of(self.tensors, name, self.device).map_or(0, |m| Arena::room(m.bytes.0 as usize))
+                };
+                let all = self.kernels.map_or(0, |_| self.tensors.names().map(room).sum());
+                Arena::new(all).map_err(LoadError::Memory)?
+            }
+        };
+        Ok(self.arena.insert(arena))
     }
 
     fn take(&mut self, name: &str, shape: &[u64]) -> Result<(DType, &'a [u8]), LoadError> {
@@ -209,13 +234,12 @@ impl<'a> Matrix<'a> {
         self.kept
     }
 
-    /// Its packed form, in memory.
-    fn packed(&self, kernels: &Kernels) -> Result<Vec<u8>, LoadError> {
-        let mut bytes = vec![0; self.bytes.0 as usize];
+    /// Writes its packed form to memory of exactly its size.
+    fn pack_into(&self, kernels: &Kernels, bytes: &mut [u8]) -> Result<(), LoadError> {
         for (index, part) in bytes.chunks_mut(self.part_bytes()).enumerate() {
             self.pack_part(kernels, index, part)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Gives its packed form part by part, so that there is never more than one in memory.

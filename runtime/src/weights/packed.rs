@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::ops::{Deref, Range};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use contract::device::DeviceClass;
 use contract::{Bytes, DType};
-use kernels::{Kernels, LAYOUT};
+use kernels::{Kernels, LAYOUT, Piece, prefer_huge_pages};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +53,7 @@ pub struct Packed {
 #[derive(Debug)]
 pub enum PackedBytes {
     /// In memory of this process.
-    Owned(Vec<u8>),
+    Owned(Piece),
     /// In the file.
     Mapped(Arc<Mmap>, Range<usize>),
 }
@@ -146,6 +147,7 @@ impl Packed {
         // SAFETY: as for the weights themselves: plain bytes, in a file that is renamed into place once and never
         // written to again.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        prefer_huge_pages(&map[..]);
         let index = index(&map).filter(|index| index.source == source && index.layout == LAYOUT);
         let index = index.ok_or_else(|| PackedError::Foreign(path.to_owned()))?;
         Ok(Self { map: Arc::new(map), entries: index.entries, used: Arc::default() })
@@ -281,5 +283,9 @@ fn write_aside(
     for part in [&index[..], &length, &MAGIC] {
         file.write_all(part).map_err(io)?;
     }
-    file.sync_all().map_err(io)
+    file.sync_all().map_err(io)?;
+    // What was written is in small pages of the system's cache. Read anew by who prefers huge ones, it is in these.
+    // SAFETY: the file is open, and the advice changes no content.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    Ok(())
 }
