@@ -121,22 +121,31 @@ pub enum KvDType {
     F32,
     /// 2 bytes an element, IEEE half precision.
     F16,
+    /// 34 bytes for 32 elements: signed bytes with a scale in half precision.
+    #[allow(non_camel_case_types, reason = "the field's own spelling")]
+    Q8_0,
 }
 
 impl KvDType {
     /// Bytes of `n` cached elements.
     pub fn bytes(self, n: u64) -> Result<Bytes, BytesError> {
-        Bytes(match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        })
-        .times(n)
+        match self {
+            Self::F32 => Bytes(4).times(n),
+            Self::F16 => Bytes(2).times(n),
+            Self::Q8_0 => Bytes(DType::Q8_0.block_bytes()).times(n.div_ceil(DType::Q8_0.block_len())),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cached_elements_take_their_bytes() {
+        let bytes = [KvDType::F32, KvDType::F16, KvDType::Q8_0].map(|dtype| dtype.bytes(192));
+        assert_eq!(bytes, [Ok(Bytes(768)), Ok(Bytes(384)), Ok(Bytes(6 * 34))]);
+    }
 
     #[test]
     fn quantized_rows_are_whole_blocks() {

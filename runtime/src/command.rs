@@ -56,7 +56,7 @@ async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, ExitRepo
 }
 
 pub(crate) fn kv_dtype(text: &str) -> Result<KvDType, String> {
-    named(text, &[("F32", KvDType::F32), ("F16", KvDType::F16)])
+    named(text, &[("F32", KvDType::F32), ("F16", KvDType::F16), ("Q8_0", KvDType::Q8_0)])
 }
 
 fn device_class(text: &str) -> Result<DeviceClass, String> {

@@ -84,6 +84,7 @@ const fn kv_dtype(asked: KvCacheType, class: DeviceClass) -> KvDType {
     match (asked, class) {
         (KvCacheType::F32, _) | (KvCacheType::Auto, DeviceClass::Cpu) => KvDType::F32,
         (KvCacheType::F16, _) | (KvCacheType::Auto, DeviceClass::Nvidia) => KvDType::F16,
+        (KvCacheType::Q8, _) => KvDType::Q8_0,
     }
 }
 

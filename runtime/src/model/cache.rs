@@ -6,7 +6,7 @@ use candle_core::{Device, Shape, Tensor, WithDType};
 use contract::memory::BLOCK_TOKENS;
 use contract::{Bytes, KvDType};
 use half::f16;
-use kernels::CACHE_BLOCK;
+use kernels::{CACHE_BLOCK, prefer_huge_pages};
 
 const _: () = assert!(CACHE_BLOCK == BLOCK_TOKENS as usize, "the plan's blocks are the kernels'");
 
@@ -39,8 +39,16 @@ pub struct PagedGroup {
 fn touched<T: WithDType>(shape: impl Into<Shape>) -> candle_core::Result<Tensor> {
     let shape = shape.into();
     let mut numbers = Vec::with_capacity(shape.elem_count());
+    prefer_huge_pages(numbers.spare_capacity_mut());
     numbers.resize(shape.elem_count(), std::hint::black_box(T::zero()));
     Tensor::from_vec(numbers, shape, &Device::Cpu)
+}
+
+fn q8_0_bytes(head_dim: usize) -> candle_core::Result<usize> {
+    match contract::DType::Q8_0.tensor_bytes(&[head_dim as u64]) {
+        Some(bytes) => Ok(bytes as usize),
+        None => candle_core::bail!("a Q8_0 cache needs heads of a multiple of 32 numbers, not of {head_dim}"),
+    }
 }
 
 /// Arenas for a number of blocks.
@@ -48,7 +56,8 @@ fn touched<T: WithDType>(shape: impl Into<Shape>) -> candle_core::Result<Tensor>
 pub struct Cache {
     spec: CacheSpec,
     n_blocks: usize,
-    /// For each group, for each layer: `[2, n_blocks, kv_heads, 32, head_dim]`, keys before values.
+    /// For each group, for each layer: `[2, n_blocks, kv_heads, 32, head_dim]`, keys before values; in Q8_0 the last
+    /// dimension counts bytes.
     arenas: Vec<Vec<Tensor>>,
 }
 
@@ -60,10 +69,11 @@ impl Cache {
     /// Where the tensor library cannot allocate.
     pub fn new(spec: CacheSpec, kv_dtype: KvDType, n_blocks: usize) -> candle_core::Result<Self> {
         let arenas = |CacheGroup::Paged(group): &CacheGroup| {
-            let shape = (2, n_blocks, group.kv_heads, CACHE_BLOCK, group.head_dim);
+            let shape = |head: usize| (2, n_blocks, group.kv_heads, CACHE_BLOCK, head);
             let arena = |_| match kv_dtype {
-                KvDType::F32 => touched::<f32>(shape),
-                KvDType::F16 => touched::<f16>(shape),
+                KvDType::F32 => touched::<f32>(shape(group.head_dim)),
+                KvDType::F16 => touched::<f16>(shape(group.head_dim)),
+                KvDType::Q8_0 => touched::<u8>(shape(q8_0_bytes(group.head_dim)?)),
             };
             (0..group.layers).map(arena).collect()
         };

@@ -144,6 +144,9 @@ pub enum KvCacheType {
     F32,
     /// 2 bytes an element, IEEE half precision.
     F16,
+    /// 34 bytes for 32 elements: signed bytes with a scale in half precision.
+    #[serde(rename = "Q8_0")]
+    Q8,
 }
 
 /// What a replica runs on.

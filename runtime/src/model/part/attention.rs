@@ -30,7 +30,7 @@ impl SelfAttention {
     /// numbers whether they were computed in this step or an earlier one.
     ///
     /// # Shapes
-    /// - `arena`: `[2, blocks, kv_heads, 32, head_dim]`, keys before values
+    /// - `arena`: `[2, blocks, kv_heads, 32, head_dim]`, keys before values; in Q8_0, bytes instead of numbers
     pub fn forward(
         &self,
         context: &Context<'_>,
@@ -82,6 +82,11 @@ impl InplaceOp2 for Write<'_> {
                 let (keys, values) = arena.split_at_mut(half);
                 KeysValuesMut::F16(keys, values)
             }
+            CpuStorage::U8(arena) => {
+                let half = arena.len() / 2;
+                let (keys, values) = arena.split_at_mut(half);
+                KeysValuesMut::Q8_0(keys, values)
+            }
             _ => candle_core::bail!("the cache is of a type that has no kernel"),
         };
         self.kernels.write_cache(self.heads, floats(qkv, layout)?, self.slots, cache);
@@ -116,6 +121,10 @@ impl InplaceOp3 for Attend<'_> {
             CpuStorage::F16(arena) => {
                 let (keys, values) = arena.split_at(arena.len() / 2);
                 KeysValues::F16(keys, values)
+            }
+            CpuStorage::U8(arena) => {
+                let (keys, values) = arena.split_at(arena.len() / 2);
+                KeysValues::Q8_0(keys, values)
             }
             _ => candle_core::bail!("the cache is of a type that has no kernel"),
         };
