@@ -31,9 +31,9 @@ llama() {
     source=$(echo "$build"/llama_cpp_python-*/vendor/llama.cpp)
     echo "bench: building llama-server, once; this takes minutes" >&2
     cmake -S "$source" -B "$build/out" "${FLAGS[@]}" >"$build/log" 2>&1 &&
-        cmake --build "$build/out" --target llama-server --parallel "$(nproc)" >>"$build/log" 2>&1 ||
+        cmake --build "$build/out" --target llama-server llama-quantize --parallel "$(nproc)" >>"$build/log" 2>&1 ||
         { tail -30 "$build/log" >&2; exit 1; }
-    install -m 0755 "$build/out/bin/llama-server" "$PEERS/llama-server"
+    install -m 0755 "$build/out/bin/llama-server" "$build/out/bin/llama-quantize" "$PEERS"
     rm -rf "$build"
 }
 
@@ -44,7 +44,7 @@ mistralrs() {
     "$PEERS/mistralrs/bin/python" -m pip install --quiet --disable-pip-version-check "mistralrs==$MISTRALRS"
 }
 
-[ -x "$PEERS/llama-server" ] || llama
+llama
 mistralrs
 python3 - "$PEERS" "$LLAMA" "$MISTRALRS" "${FLAGS[*]}" <<'PYTHON'
 import json, pathlib, subprocess, sys

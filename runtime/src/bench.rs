@@ -17,6 +17,7 @@ mod random;
 pub mod report;
 pub mod statistics;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -129,8 +130,14 @@ async fn run(client: &Client, settings: &Settings, prompts: &Prompts, load: Load
     };
     let mut answers = std::pin::pin!(concurrently(answers, in_flight));
     let mut samples = Vec::new();
-    let mut told = Instant::now();
+    let (mut told, mut kinds) = (Instant::now(), BTreeSet::new());
     while let Some((sent, answer)) = answers.next().await {
+        // The first of each kind stands for the others.
+        if let Err(failure) = &answer
+            && kinds.insert(failure.kind())
+        {
+            tracing::warn!(%failure, "a request failed");
+        }
         samples.push(Sample { sent, answer });
         if told.elapsed() > TELL_EVERY {
             tracing::info!(%load, answered = samples.len(), seconds = begun.elapsed().as_secs(), "measuring");

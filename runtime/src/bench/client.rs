@@ -117,7 +117,9 @@ impl Client {
     /// # Errors
     /// Where the server does not say which models it has.
     pub async fn connect(target: Target) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder().timeout(target.timeout).build()?;
+        // Each request has a connection of its own: a server may close one that waits for the next, and clients that
+        // are not one program do not share any.
+        let http = reqwest::Client::builder().timeout(target.timeout).pool_max_idle_per_host(0).build()?;
         let mut client = Self { http, model: target.model.clone().unwrap_or_default(), target };
         if client.target.model.is_none() {
             let request = client.http.get(format!("{}{MODELS}", client.target.url));
