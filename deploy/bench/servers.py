@@ -113,7 +113,7 @@ def llamacpp(model, streams, context):
 
 def mistralrs(model, streams):
     port = free_port()
-    command = [PEERS / "mistralrs/bin/python", HERE / "mistralrs.py", model, port, streams]
+    command = [PEERS / "mistralrs/bin/python", HERE / "mistral_server.py", model, port, streams]
     return Server("mistralrs", command, port, (port, "/v1/models"), {"RAYON_NUM_THREADS": str(THREADS)})
 
 

@@ -54,6 +54,8 @@ pub struct Settings {
     pub requests: Option<usize>,
     /// When a run stops sending.
     pub limit: Option<Duration>,
+    /// Most requests of an open loop that are under way at a time; those that are due then wait.
+    pub most_at_once: Option<usize>,
     /// Requests before each run that do not count.
     pub warmups: usize,
     /// What prompts and arrivals follow from.
@@ -126,7 +128,7 @@ async fn run(client: &Client, settings: &Settings, prompts: &Prompts, load: Load
     });
     let in_flight = match load {
         Load::Closed { streams } => streams,
-        Load::Open { .. } => usize::MAX,
+        Load::Open { .. } => settings.most_at_once.unwrap_or(usize::MAX),
     };
     let mut answers = std::pin::pin!(concurrently(answers, in_flight));
     let mut samples = Vec::new();

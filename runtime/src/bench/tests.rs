@@ -84,6 +84,7 @@ fn settings(loads: &[Load]) -> Settings {
         output_tokens: 6,
         requests: Some(20),
         limit: None,
+        most_at_once: None,
         warmups: 0,
         seed: 1,
         goals: Goals::default(),
@@ -117,6 +118,16 @@ async fn an_open_loop_does_not_wait_for_answers() {
     let last = sent.iter().copied().fold(0.0, f64::max);
     assert!(last >= 2.5 * 17.0, "the last ones are sent when they are due: {last}");
     assert!(seen.most_at_once.load(Ordering::Relaxed) > 4, "an answer takes the time of twelve arrivals");
+}
+
+#[tokio::test]
+async fn an_open_loop_can_be_bounded() {
+    let (seen, client) = server().await;
+    let load = Load::Open { rate: 400.0, arrivals: Arrivals::Constant };
+    let settings = Settings { most_at_once: Some(3), ..settings(&[load]) };
+    let report = measure(&client, &settings).await.unwrap();
+    assert_eq!((report.runs[0].completed, report.runs[0].failed), (16, 4));
+    assert_eq!(seen.most_at_once.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]

@@ -63,6 +63,9 @@ pub struct Args {
     /// Stop sending after so many seconds of each load.
     #[arg(long, value_parser = rate)]
     seconds: Option<f64>,
+    /// Most requests of an open loop that are under way at a time; those that are due then wait.
+    #[arg(long, value_parser = positive::<u32>, value_name = "N", conflicts_with = "concurrency")]
+    max_outstanding: Option<u32>,
     /// Requests before each load that do not count.
     #[arg(long, default_value = "2")]
     warmups: u32,
@@ -147,6 +150,7 @@ impl Args {
             output_tokens: self.output_tokens,
             requests: self.requests.map(|n| n as usize),
             limit: self.seconds.map(Duration::from_secs_f64),
+            most_at_once: self.max_outstanding.map(|n| n as usize),
             warmups: self.warmups as usize,
             seed: self.seed,
             goals: self.goodput.unwrap_or_default(),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A server of OpenAI's completions around mistral.rs, whose wheel has none: as little as a measurement takes.
 
-usage: mistralrs.py <model.gguf> <port> <requests at a time>
+usage: mistral_server.py <model.gguf> <port> <requests at a time>
 """
 
 import json
