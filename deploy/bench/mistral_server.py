@@ -4,9 +4,11 @@
 usage: mistral_server.py <model.gguf> <port> <requests at a time>
 """
 
+import itertools
 import json
 import pathlib
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mistralrs import ChatCompletionRequest, Runner, Which
@@ -19,6 +21,9 @@ RUNNER = Runner(
     prefix_cache_n=0,
     token_source="none",
 )
+# The runner takes one request at a time. Prompts that it reads together make it fail ("input tensor is not contiguous",
+# 0.9.5 on CPU), so the next is sent when the last has its first token; the answers go on at the same time.
+SENDING = threading.Lock()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,7 +55,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for chunk in RUNNER.send_chat_completion_request(request):
+        with SENDING:
+            chunks = iter(RUNNER.send_chat_completion_request(request))
+            first = next(chunks)
+        for chunk in itertools.chain([first], chunks):
             choice = chunk.choices[0]
             event = {"choices": [{"text": choice.delta.content or "", "finish_reason": choice.finish_reason}]}
             if chunk.usage:
