@@ -28,6 +28,8 @@ CLIENTS = 20
 BURST_SECONDS, BURST = 20, 100
 STREAMS, CONTEXT, BUDGET = 8, 512, "512Mi"
 SAMPLE_SECONDS = 0.1
+# How long a client that was refused waits.
+PATIENCE_SECONDS = 0.3
 TIMEOUT = 120
 REPORT = ROOT / "target/reports/soak.json"
 PACKED = ".llmfleet-packed"
@@ -165,6 +167,8 @@ class Soak:
                 self.unexpected[f"unexpected {found}"] += 1
             elif found != 200:
                 self.kinds[f"refused, {found}"] += 1
+        if found in (429, 503):
+            time.sleep(PATIENCE_SECONDS)
 
     def ask(self, chance):
         """One request of a kind by chance."""
@@ -180,7 +184,7 @@ class Soak:
                     self.wrong += max(answer.tokens, 1)
                     say(f"question {index} was answered {answer.text!r} and not {self.expected[index].text!r}")
         elif kind < 0.75:
-            answer = post(self.port, path, body | stream | {"max_tokens": 200}, go_after=chance.randrange(1, 20))
+            answer = post(self.port, path, body | stream | {"max_tokens": 150}, go_after=chance.randrange(1, 20))
             self.count([200], answer.status)
             with self.lock:
                 self.kinds["client went away"] += 1
