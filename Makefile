@@ -47,6 +47,10 @@ upgrade: setup-node tools model images ## Live models from another state (FROM=<
 faults: setup tools ## Kill the operator at each of its writes, fail its API server; target/reports/faults.json
 	@deploy/faults.sh
 
+.PHONY: conformance
+conformance: setup-conformance model ## Clients' usual calls against the served model; target/reports/conformance.json
+	@deploy/conformance.sh
+
 .PHONY: bench
 bench: setup-bench model ## Measure the runtime beside llama.cpp and mistral.rs (an hour or two); target/reports/bench.json
 	@deploy/bench.sh bench
@@ -68,7 +72,9 @@ setup: ## Install the Debian packages that are missing
 	@deploy/setup.sh
 
 # What is wanting to go on is said before anything is built: root for a node, settings for somebody's cluster.
-.PHONY: setup-node setup-demo setup-bench
+.PHONY: setup-node setup-demo setup-bench setup-conformance
+setup-conformance:
+	@deploy/setup.sh conformance
 setup-bench:
 	@deploy/setup.sh bench
 setup-node:

@@ -40,6 +40,9 @@ step "rendered chart"
 make --no-print-directory chart
 unchanged "make chart" deploy/rendered
 
+step "what clients' calls do is documented"
+python3 tests/conformance/document.py --check
+
 step "licences and sources of dependencies"
 deploy/deny.sh
 

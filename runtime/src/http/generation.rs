@@ -185,6 +185,7 @@ impl Generation {
                 }
                 Some(Event::Finished { choice, reason }) => self.finished(choice, reason),
                 Some(Event::Failed(_)) | None => {
+                    self.measure.failed();
                     self.failed(ApiError::internal("the answer could not be computed"));
                 }
             }
@@ -245,7 +246,6 @@ impl Generation {
     fn failed(&mut self, error: ApiError) {
         // The engine notices that nobody listens any more, and stops as well.
         self.events.close();
-        self.measure.failed();
         self.ended = true;
         self.ready.push_back((0, Part::Failed(error)));
     }
