@@ -203,3 +203,36 @@ async fn clients_that_vanish_leave_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn logs_say_nothing_of_what_clients_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut command = program();
+    command.args(["--served-name", "smollm2", "--context-length", "512", "--model"]).arg(model_file());
+    command.env("RUST_LOG", "runtime=trace,info").stderr(std::fs::File::create(&path).unwrap());
+    let mut child = command.spawn().unwrap();
+    let log = || std::fs::read_to_string(&path).unwrap();
+    let began = Instant::now();
+    let api = loop {
+        assert!(began.elapsed() < PATIENCE, "{}", log());
+        let text = log();
+        let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let fields: Vec<_> = entries.map(|entry| entry["fields"].clone()).collect();
+        if fields.iter().any(|fields| fields["message"] == "ready") {
+            break fields.iter().find_map(|fields| fields["api"].as_str().map(str::to_owned)).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+    let secret = "Xylophonist";
+    for extra in [json!({}), json!({"stream": true}), json!({"temperature": 9}), json!({"made_up": secret})] {
+        let body = chat(&format!("Spell {secret}."), extra).to_string();
+        let request = client.post(format!("http://{api}{CHAT_COMPLETIONS}")).header("x-request-id", secret);
+        request.bearer_auth(secret).body(body).send().await.unwrap().text().await.unwrap();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(log().len() > 100 && !log().contains(secret), "{}", log());
+}
