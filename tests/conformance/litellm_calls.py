@@ -1,8 +1,12 @@
 """The calls that users of the `litellm` package make."""
 
 import json
+import os
 
-import litellm
+# What models cost is nothing that it has to ask the internet for.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm  # noqa: E402, it reads the environment as it is loaded
 from calls import ANSWER, QUESTION, SCHEMA, TOOL, check, main
 
 litellm.suppress_debug_info = True
