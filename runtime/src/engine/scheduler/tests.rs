@@ -241,9 +241,11 @@ fn who_cannot_be_answered_in_time_is_named() {
     assert!(s.add(until(1, 5000)) && s.add(until(2, 900)) && s.add(sequence(3, 64, 5)));
     assert_eq!(s.late(800, 0), []);
     assert_eq!(s.late(900, 0), [SequenceId(2)]);
-    assert_eq!(s.late(0, 64), [SequenceId(2)], "a second for the prompt is too long");
+    assert_eq!(s.late(0, 64), [], "nobody has the engine: whoever is next may try");
     turn(&mut s);
-    assert_eq!(s.late(4990, 64), [SequenceId(2), SequenceId(1)], "its next token takes longer");
+    assert_eq!(s.late(0, 64), [SequenceId(2)], "a second for the prompt is too long");
+    assert_eq!(s.late(4990, 64), [SequenceId(2)], "who runs alone may try until the end");
+    assert_eq!(s.late(5000, 64), [SequenceId(2), SequenceId(1)]);
     // The cache has what another one begins with.
     let tokens: Vec<u32> = (1000..1064).collect();
     assert!(s.add(Sequence::new(SequenceId(4), &of(0, 0), tokens, 5).until(Some(900))));
