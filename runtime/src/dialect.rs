@@ -1,7 +1,7 @@
 //! How families of models write reasoning and calls of tools into their text.
 //!
 //! In: the text of an answer as it comes. Out: what of it is reasoning, content, and calls.
-//! One definition per family gives both the parser ([`Reader`]) and the grammar ([`calls`]) of its calls. It must not
+//! One definition per family gives both the parser ([`Reader`]) and the grammar ([`calls()`]) of its calls. It must not
 //! know tokens, requests or HTTP.
 //!
 //! # Which dialect

@@ -6,8 +6,8 @@
 //! # Guarantees
 //! - There are never more connections than allowed. Where one more comes, the one that has been without a request
 //!   longest is closed for it; where all have one, the newcomer waits outside.
-//! - A client that does not send its headers, or sends nothing more, is closed after [`HEADER_TIME`]; one that does not
-//!   take its answer, after [`STALLED`].
+//! - A client that does not send its headers, or sends nothing more, is closed after `HEADER_TIME`; one that does not
+//!   take its answer, after `STALLED`.
 
 mod activity;
 
