@@ -143,6 +143,11 @@ impl Invalid {
     }
 }
 
+/// A value that the field cannot have.
+fn wrong(param: &str, message: impl Into<String>) -> Invalid {
+    Invalid::new(InvalidKind::Value, param, message)
+}
+
 /// Reads a body of `/v1/chat/completions`.
 pub fn chat(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
     chat_fields(Fields::parse(body)?, served)

@@ -17,18 +17,6 @@ const WEIGHT_BYTES: usize = 96 << 20;
 /// How long one figure is measured.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-const FORMATS: [Format; 9] = [
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q8_0,
-    Format::Q4K,
-    Format::Q5K,
-    Format::Q6K,
-    Format::F32,
-    Format::F16,
-    Format::BF16,
-];
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let part = arguments.first().map_or("linear", String::as_str);
@@ -78,7 +66,7 @@ fn read(threads: usize) -> f64 {
 
 fn linear(kernels: &Kernels, threads: usize, filter: &str) {
     println!("read {:.1} GB/s", read(threads));
-    for format in FORMATS.into_iter().filter(|format| format!("{format:?}").contains(filter)) {
+    for format in Format::ALL.into_iter().filter(|format| format!("{format:?}").contains(filter)) {
         for (rows, columns) in [(1536, 512), (1024, 1024), (576, 1536)] {
             let one = format.packed_bytes(rows, columns).expect("the shape suits the formats");
             // Small numbers in every format, so that no arithmetic is slow for their sake.

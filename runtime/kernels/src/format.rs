@@ -46,6 +46,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+    ];
+
     /// Columns that are stored together; a weight's columns are a multiple of it.
     #[must_use]
     pub fn block_columns(self) -> usize {

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::fields::{Fields, short};
-use super::{Invalid, InvalidKind};
+use super::{Invalid, InvalidKind, wrong};
 
 /// The marks of Anthropic's prompt cache, which ours does not need.
 const CACHE_CONTROL: &str = "cache_control";
@@ -39,10 +39,6 @@ pub(super) fn translate(mut fields: Fields, counting: bool) -> Result<Fields, In
     }
     tools(&mut fields)?;
     Ok(fields)
-}
-
-fn wrong(param: &str, message: String) -> Invalid {
-    Invalid::new(InvalidKind::Value, param, message)
 }
 
 fn unsupported(param: &str, kind: &Json) -> Invalid {
@@ -126,11 +122,7 @@ fn turn(fields: &mut Fields, param: &str, mut message: Json, list: &mut Vec<Json
 }
 
 fn tools(fields: &mut Fields) -> Result<(), Invalid> {
-    let tools = match fields.take("tools") {
-        None => return Ok(()),
-        Some(Json::Array(tools)) => tools,
-        Some(_) => return Err(wrong("tools", "tools must be a list".to_owned())),
-    };
+    let Some(tools) = fields.list("tools")? else { return Ok(()) };
     let mut list = Vec::new();
     for (at, tool) in tools.into_iter().enumerate() {
         cached(fields, &tool);

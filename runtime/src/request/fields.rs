@@ -63,6 +63,14 @@ impl Fields {
         self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Json>>, Invalid> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Array(list)) => Ok(Some(list)),
+            Some(_) => Err(Invalid::new(InvalidKind::Value, name, format!("{name} must be a list"))),
+        }
+    }
+
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
         match self.take(name) {
             None => Ok(None),

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::fields::{Fields, short};
-use super::{Invalid, InvalidKind};
+use super::{Invalid, InvalidKind, wrong};
 
 /// Roles of messages here.
 const ROLES: [&str; 4] = ["user", "assistant", "system", "developer"];
@@ -41,10 +41,6 @@ pub(super) fn translate(mut fields: Fields) -> Result<Fields, Invalid> {
     }
     tools(&mut fields)?;
     Ok(fields)
-}
-
-fn wrong(param: &str, message: String) -> Invalid {
-    Invalid::new(InvalidKind::Value, param, message)
 }
 
 fn unsupported(param: &str, message: String) -> Invalid {
@@ -156,11 +152,7 @@ fn format(fields: &mut Fields) -> Result<(), Invalid> {
 }
 
 fn tools(fields: &mut Fields) -> Result<(), Invalid> {
-    let tools = match fields.take("tools") {
-        None => return Ok(()),
-        Some(Json::Array(tools)) => tools,
-        Some(_) => return Err(wrong("tools", "tools must be a list".to_owned())),
-    };
+    let Some(tools) = fields.list("tools")? else { return Ok(()) };
     let mut list = Vec::new();
     for (at, tool) in tools.into_iter().enumerate() {
         if tool["type"] != "function" {

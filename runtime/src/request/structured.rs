@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use super::fields::{Fields, short};
 use super::tools::{Tools, tools};
-use super::{Invalid, InvalidKind, messages, reasoning};
+use super::{Invalid, InvalidKind, messages, reasoning, wrong};
 use crate::grammar::Grammar;
 use crate::tokens::Chat;
 
@@ -141,8 +141,4 @@ fn structured_outputs(parts: Map<String, Json>) -> Result<Grammar, Invalid> {
     found.ok_or_else(|| {
         wrong(STRUCTURED, "structured_outputs must say one of json, json_object, regex, choice, grammar")
     })
-}
-
-fn wrong(param: &str, message: impl Into<String>) -> Invalid {
-    Invalid::new(InvalidKind::Value, param, message)
 }

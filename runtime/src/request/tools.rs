@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::fields::{Fields, short};
-use super::{Invalid, InvalidKind};
+use super::{Invalid, InvalidKind, wrong};
 use crate::dialect::Tool;
 
 /// Most tools of a request, as OpenAI's.
@@ -55,7 +55,7 @@ pub(super) fn tools(fields: &mut Fields) -> Result<Tools, Invalid> {
         }
     }?;
     if chosen.required && chosen.callable.is_empty() {
-        return Err(wrong("tool_choice", "tool_choice asks for a call, but there are no tools".into()));
+        return Err(wrong("tool_choice", "tool_choice asks for a call, but there are no tools"));
     }
     Ok(chosen)
 }
@@ -101,8 +101,4 @@ fn tool(at: usize, tool: &Json) -> Result<Tool, Invalid> {
         }
     };
     Ok(Tool { name: name.to_owned(), parameters, strict })
-}
-
-fn wrong(param: &str, message: String) -> Invalid {
-    Invalid::new(InvalidKind::Value, param, message)
 }

@@ -243,13 +243,17 @@ impl<'a> Matrix<'a> {
     }
 
     /// Gives its packed form part by part, so that there is never more than one in memory.
-    pub(super) fn pack(&self, kernels: &Kernels, to: &mut dyn FnMut(&[u8])) -> Result<(), LoadError> {
+    pub(super) fn pack<E: From<LoadError>>(
+        &self,
+        kernels: &Kernels,
+        mut to: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut part = vec![0; self.part_bytes().min(self.bytes.0 as usize)];
         for index in 0..self.rows.div_ceil(PART_ROWS) {
             let left = self.bytes.0 as usize - index * self.part_bytes();
             let part = &mut part[..left.min(self.part_bytes())];
             self.pack_part(kernels, index, part)?;
-            to(part);
+            to(part)?;
         }
         Ok(())
     }

@@ -262,17 +262,11 @@ fn write_aside(
         let start = offset.next_multiple_of(ALIGNMENT);
         file.write_all(&[0; ALIGNMENT as usize][..(start - offset) as usize]).map_err(io)?;
         let (mut crc, mut bytes) = (crc32fast::Hasher::new(), 0);
-        let mut failed = None;
-        matrix.pack(kernels, &mut |part| {
+        matrix.pack(kernels, |part| {
             crc.update(part);
             bytes += part.len() as u64;
-            if failed.is_none() {
-                failed = file.write_all(part).err();
-            }
+            file.write_all(part).map_err(io)
         })?;
-        if let Some(error) = failed {
-            return Err(io(error));
-        }
         let entry = Entry { dtype: matrix.kept(), offset: start, bytes, crc32: crc.finalize() };
         entries.insert(matrix.name().to_owned(), entry);
         offset = start + bytes;

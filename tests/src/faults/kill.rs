@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use super::life::{Step, World};
 use super::player::Player;
 use super::proxy::{Proxy, Written};
-use super::report::everything;
 use super::rule::{After, Asked, Before, OnEvent, Pass, Rule};
 use super::state::{self, Counts, Names, State, differences};
 use crate::operator::kubelet::Node;
@@ -33,10 +32,9 @@ use crate::process::wait_for;
 const LIMIT: Duration = Duration::from_secs(120);
 /// How often a state is read. More often, and reading it would be most of what the API server does.
 const READ: Duration = Duration::from_millis(200);
-/// Without a change for this long, an undisturbed run is taken to have followed.
-const QUIET: Duration = Duration::from_secs(2);
-/// The same where everything is tried: longer than any pause after which the operator looks again at what it is not told.
-const LONG_QUIET: Duration = Duration::from_secs(6);
+/// Without a change for this long, an undisturbed run is taken to have followed: longer than any pause after which the
+/// operator looks again at what it is not told. What is taken for the end and is none, no run that is killed comes to.
+const QUIET: Duration = Duration::from_secs(6);
 
 /// So many times the writes of the other run are no mere repetition of what a killed process had begun.
 const HOT: u64 = 2;
@@ -221,7 +219,6 @@ async fn live(
 /// Waits until a step is followed and nothing changes any more.
 async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> Result<State> {
     let (mut last, mut since) = (State::new(), Instant::now());
-    let quiet = if everything() { LONG_QUIET } else { QUIET };
     wait_for(&format!("{step:?} to be followed"), LIMIT, async || {
         tokio::time::sleep(READ).await;
         let state = state::read(world.client, world.namespace, names).await?;
@@ -231,7 +228,7 @@ async fn settle(world: &World<'_>, names: &mut Names, step: Step) -> Result<Stat
         let told = |(name, object): (&String, &serde_json::Value)| format!("{name}: {}", object["status"]);
         let all = || state.iter().map(told).collect::<Vec<_>>().join("\n");
         ensure!(step.is_followed(&state), "{}", all());
-        ensure!(since.elapsed() > quiet, "it still changes");
+        ensure!(since.elapsed() > QUIET, "it still changes");
         Ok(state)
     })
     .await

@@ -4,18 +4,6 @@ use proptest::prelude::*;
 use crate::dequantize::dequantize;
 use crate::{Format, Isa, Kernels, Packed, Source};
 
-const FORMATS: [Format; 9] = [
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q8_0,
-    Format::Q4K,
-    Format::Q5K,
-    Format::Q6K,
-    Format::F32,
-    Format::F16,
-    Format::BF16,
-];
-
 /// Pseudo-random numbers: splitmix64 (Steele, Lea and Flood 2014).
 struct Random(u64);
 
@@ -105,7 +93,7 @@ fn results_are_near_the_truth() {
     let mut random = Random(1);
     let (rows, columns, n) = (37, 512, 5);
     let x = random.floats(n * columns);
-    for format in FORMATS {
+    for format in Format::ALL {
         let weight = Weight::random(format, rows, columns, &mut random);
         let y = multiplied(&Kernels::new(Isa::scalar(), 1), &[&weight], &x);
         for row in 0..n {
@@ -148,7 +136,7 @@ fn extreme_quants_do_not_overflow() {
 fn the_wrong_kernels_are_wrong() {
     let mut random = Random(2);
     let x = random.floats(256);
-    for format in FORMATS.into_iter().filter(|format| format.is_quantized()) {
+    for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
         let weight = Weight::random(format, 16, 256, &mut random);
         let right = multiplied(&Kernels::new(Isa::scalar(), 1), &[&weight], &x);
         assert_ne!(multiplied(&Kernels::new(Isa::wrong(), 1), &[&weight], &x), right);
@@ -159,7 +147,7 @@ fn the_wrong_kernels_are_wrong() {
 fn embedding_rows_are_the_stored_numbers() {
     let mut random = Random(3);
     let kernels = Kernels::new(Isa::detect(), 2);
-    for format in FORMATS {
+    for format in Format::ALL {
         let weight = Weight::random(format, 37, 256, &mut random);
         let mut store = Vec::new();
         let packed = weight.pack(&kernels, &mut store);
@@ -182,7 +170,7 @@ proptest! {
     #[test]
     fn bits_depend_on_nothing_but_the_row(
         seed in any::<u64>(),
-        rows in proptest::collection::vec(1usize..50, FORMATS.len()),
+        rows in proptest::collection::vec(1usize..50, Format::ALL.len()),
         superblocks in 0usize..3,
         n in 1usize..150,
         threads in 1usize..4,
@@ -190,7 +178,7 @@ proptest! {
         let mut random = Random(seed);
         // Without superblocks, columns that only the other formats can have.
         let columns = if superblocks == 0 { 96 } else { 256 * superblocks };
-        let weights: Vec<Weight> = FORMATS
+        let weights: Vec<Weight> = Format::ALL
             .iter()
             .filter(|format| columns.is_multiple_of(format.block_columns()))
             .zip(&rows)
