@@ -18,9 +18,9 @@ use futures::future::join_all;
 const STAGES: usize = 4;
 /// How often a run is begun anew that did not come to its write.
 const ATTEMPTS: usize = 3;
-/// One of so many kills may be of a write that never comes: two changes of a status are told in one write or in two, so
-/// that a run that is watched by chance has a few writes more than others.
-const KILLS_PER_MISS: usize = 10;
+/// Of a hundred writes that both undisturbed runs have, so many come in every run: two changes of a status are told in
+/// one write or in two, so that the last ones of one run are more than another has.
+const SURE_PERCENT: u64 = 90;
 
 /// A run that is killed at this write, or the last of some that did not come to it.
 async fn killed(stage: &Stage<'_>, kill: Kill, reference: &Course) -> Course {
@@ -101,6 +101,6 @@ async fn whenever_it_is_killed_it_comes_to_the_same() {
     fragment.leave("kills").unwrap();
     let bad = (fragment.divergences, fragment.orphans, fragment.duplicate_creates, fragment.two_writers);
     assert_eq!(bad, (0, 0, 0, 0));
-    let misses = courses.iter().filter(|(_, course)| !course.killed).count();
-    assert!(misses * KILLS_PER_MISS <= kills.len(), "of {most} writes these never came: {missed:?}");
+    let sure = reference.changes.min(control.changes) * SURE_PERCENT / 100;
+    assert!(missed.range(..=sure).next().is_none(), "of {most} writes these never came: {missed:?}");
 }
