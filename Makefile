@@ -52,7 +52,7 @@ conformance: setup-conformance model ## Clients' usual calls against the served 
 	@deploy/conformance.sh
 
 .PHONY: bench
-bench: setup-bench model ## Measure the runtime beside llama.cpp and mistral.rs (an hour or two); target/reports/bench.json
+bench: setup-bench model ## Measure the runtime beside llama.cpp and mistral.rs (75 minutes; BENCH_QUICK=1: some); target/reports/bench.json
 	@deploy/bench.sh bench
 
 .PHONY: soak

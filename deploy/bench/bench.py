@@ -1,317 +1,353 @@
 #!/usr/bin/env python3
 """Measures the runtime beside llama.cpp's server and mistral.rs, and writes target/reports/bench.json and bench.svg.
 
-usage: bench.py <runtime>
+usage: bench.py <runtime> <machine> [<kernels' timer>]
 
-Every server has two threads; the client is the runtime's own. What is compared is measured in interleaved pairs, so
-that what else happens on the machine meets both. BENCH_QUICK=1 measures one pair on one model.
-A rate's ratio is ours over the peer's, a time's the peer's over ours: above 1, we are better.
+Every server has two threads on the same two cores, where the client is as well: the runtime's own. What is compared is
+measured in interleaved pairs whose order alternates, so that what else happens on the machine meets both. A rate's
+ratio is ours over the peer's, a time's the peer's over ours: above 1, we are better. The report is written after each
+row.
+
+BENCH_ROWS=<words,...> measures models whose name and format contain one of the words, BENCH_CASES=<names,...> these
+cases, BENCH_QUICK=1 one brief pair of each: these write bench-some.json, and not bench.json.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import time
 
 import bandwidth
-from servers import CACHE, LOGS, PEERS, ROOT, THREADS, flags, llamacpp, mistralrs, ours, running, status
+import cases
+from cases import BRIEF, CASES, CHOSEN_BY, MODELS, SHORT, Client, Failed, measure, whole
+from report import TRIED, Report, engine, expected, key, roofline
+from servers import CACHE, LOGS, PEERS, ROOT, THREADS, flags, get, llamacpp, mistralrs, ours, running, status
 
 QUICK = os.environ.get("BENCH_QUICK") == "1"
+WORDS = [word for word in os.environ.get("BENCH_ROWS", "").split(",") if word]
+NAMES = [name for name in os.environ.get("BENCH_CASES", "").split(",") if name]
+SOME = bool(QUICK or WORDS or NAMES)
 PAIRS = 1 if QUICK else 5
-STARTS = 1 if QUICK else 5
+# Runs that a format is chosen by.
+CHOICES = 1 if QUICK else 3
 REPORTS = ROOT / "target/reports"
-MODELS = CACHE / "models"
+NAME = "bench-some" if SOME else "bench"
+CACHED = CACHE / "models"
 # Models of the runs, each in a folder of its own, where packed weights may lie beside them.
 WORK = CACHE / "bench"
-# Name, format, file, and formats of the same weights that may suit the peer better, as llama-quantize names them.
-SMOLLM2 = ("SmolLM2-135M", "Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf", ["Q4_0", "Q8_0"])
-SYNTHETIC = [("Qwen3-0.6B-shaped", kind, f"synthetic-qwen3-0.6B.{kind}.gguf", []) for kind in ("Q8_0", "Q4_K")]
-PROMPT, OUTPUT, LONG = 128, 128, 512
-PREFIX, SUFFIX = 1000, 16
-# Rounds of a closed loop: each stream sends so many requests. Many streams are few rounds, or runs take too long.
-ROUNDS = {1: 4, 8: 2, 32: 1}
-# Seconds of the run whose gaps between tokens are measured, and how many more slots the arriving prompts get.
-ITL_SECONDS, ITL_SLOTS = (15 if QUICK else 40), 8
-# A sequence's tokens: the longest prompt and answer, in whole blocks.
-CONTEXT = 1152
-# The cases that mistral.rs is measured in, once each: it takes minutes for what others do in seconds.
-MISTRALRS_CASES = ("decode-1", "concurrent-8")
+START_CASE = CASES[3]
+# Roughly, of one start.
+START_SECONDS = 2.5
+# Of the prefixes and the picture.
+REST_SECONDS = 200
+# When a run is late, what is left is measured more briefly.
+MOST_MINUTES = 78
+SWEEP = "1,4,8,16"
+BY_NAME = {case.name: case for case in CASES}
 
 
 def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def percent(values):
-    return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else 0.0
-
-
-class Client:
-    """The load generator."""
-
-    def __init__(self, binary):
-        self.binary = binary
-        self.seed = 0
-
-    def command(self, server, output, *options):
-        # No two runs have equal prompts.
-        self.seed += 1
-        words = [self.binary, "bench", "--url", server.url, "--seed", self.seed, "--output", output, *options]
-        return [str(word) for word in words]
-
-    def run(self, server, *options):
-        output = LOGS / "client.json"
-        command = self.command(server, output, *options)
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the client of {server.name} failed: {done.stderr[-2000:]}")
-        report = json.loads(output.read_text())
-        for run in report["runs"]:
-            if run["failed"]:
-                raise RuntimeError(f"{run['failed']} requests to {server.name} failed: {run['errors']}")
-        return report["runs"][0]
-
-
-class Case:
-    """A column of the table: how a server is started for it, and what one run of it gives."""
-
-    def __init__(self, name, unit, streams, measure):
-        self.name, self.unit, self.streams, self.measure = name, unit, streams, measure
-
-    def ratio(self, mine, theirs):
-        return theirs / mine if self.unit == "ms" else mine / theirs
-
-
-def decode(streams):
-    def measure(client, server):
-        run = client.run(
-            server, "--concurrency", streams, "--requests", streams * ROUNDS[streams], "--warmups", min(streams, 4),
-            "--prompt-tokens", PROMPT, "--output-tokens", OUTPUT,
-        )
-        return run["output_throughput"], run
-
-    return measure
-
-
-def prefill(client, server):
-    run = client.run(
-        server, "--concurrency", 1, "--requests", 6, "--warmups", 1, "--prompt-tokens", LONG, "--output-tokens", 1
-    )
-    return LONG / (run["ttft_ms"]["p50"] / 1000), run
-
-
-def itl(client, server):
-    """Eight streams go on while a long prompt arrives each second, as long as the server has a slot for it.
-
-    Where prompts come faster than they are read, more would only wait, and the streams' next requests behind them.
-    """
-    arriving = client.command(
-        server, LOGS / "arriving.json", "--rate", 1, "--arrivals", "constant", "--requests", 100000, "--warmups", 0,
-        "--max-outstanding", ITL_SLOTS,
-        "--prompt-tokens", LONG, "--output-tokens", 1,
-    )
-    with open(LOGS / "arriving.log", "wb") as log:
-        process = subprocess.Popen(arriving, stdout=log, stderr=log)
-    try:
-        run = client.run(
-            server, "--concurrency", 8, "--seconds", ITL_SECONDS, "--warmups", 8, "--prompt-tokens", PROMPT,
-            "--output-tokens", OUTPUT,
-        )
-    finally:
-        process.terminate()
-        process.wait()
-    return run["itl_ms"]["p99"], run
-
-
-CASES = [
-    Case("decode-1", "tokens/s", 1, decode(1)),
-    Case("prefill-512", "tokens/s", 1, prefill),
-    Case("concurrent-8", "tokens/s", 8, decode(8)),
-    Case("concurrent-32", "tokens/s", 32, decode(32)),
-    Case("itl-p99-8", "ms", 8 + ITL_SLOTS, itl),
-]
-if QUICK:
-    CASES = [case for case in CASES if case.name != "concurrent-32"]
-
-
 class Bench:
-    def __init__(self, binary):
-        self.binary = binary
-        self.client = Client(binary)
-        self.details = {"runs": [], "flags": {}, "peer_formats": {}, "start_seconds": {}}
+    def __init__(self, runtime, machine, timer):
+        self.runtime, self.timer = runtime, timer
+        self.client = Client(runtime)
+        self.begun = time.monotonic()
+        self.best = {}
+        memory = bandwidth.measure(THREADS)
+        self.machine = json.loads(subprocess.run([machine, str(THREADS)], check=True, capture_output=True).stdout)
+        # Of two ways to read the memory, the faster one is what it can do.
+        self.machine["read_bytes_per_second"] = max(memory, self.machine["read_bytes_per_second"])
+        say(f"the memory is read with {self.machine['read_bytes_per_second'] / 1e9:.1f} GB/s, and "
+            f"{self.machine['byte_multiplies_per_second'] / 1e9:.0f} G multiplies of bytes a second are done")
 
-    def prepare(self, file, others):
-        """Our copy of a model, its packed weights, and the peer's formats of it."""
-        folder = WORK / pathlib.Path(file).stem
-        folder.mkdir(parents=True, exist_ok=True)
-        model = folder / file
-        if not model.exists():
+    def prepare(self, model):
+        """Our copy of a model, and its file in each format that peers get."""
+        folder = WORK / pathlib.Path(model.file).stem
+        (folder / "peer").mkdir(parents=True, exist_ok=True)
+        mine = folder / model.file
+        if not mine.exists():
             # The same bytes under another name, or else a copy.
             try:
-                os.link(MODELS / file, model)
+                os.link(CACHED / model.file, mine)
             except OSError:
-                shutil.copy(MODELS / file, model)
-        peers = {pathlib.Path(file).stem.rsplit(".", 1)[1]: model}
-        for kind in others:
-            peers[kind] = folder / f"peer/{kind}.gguf"
-            if not peers[kind].exists():
-                peers[kind].parent.mkdir(exist_ok=True)
-                say(f"{file} as {kind}, for the peer")
-                aside = peers[kind].with_suffix(".part")
-                command = [PEERS / "llama-quantize", "--allow-requantize", model, aside, kind, str(THREADS)]
-                subprocess.run(command, check=True, capture_output=True)
-                aside.rename(peers[kind])
-        return model, peers
+                shutil.copy(CACHED / model.file, mine)
+        files = {model.format: mine}
+        for kind in () if QUICK else model.formats:
+            files[kind] = folder / f"peer/{kind}.gguf"
+            if not files[kind].exists():
+                say(f"{model} as {kind}, for the peers")
+                aside = files[kind].with_suffix(".part")
+                command = [PEERS / "llama-quantize", "--allow-requantize", mine, aside, kind, str(THREADS)]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    raise Failed(f"{model} cannot be written as {kind}: {done.stderr[-500:]}")
+                aside.rename(files[kind])
+        return files
 
-    def starts(self, model):
+    def start(self, name, file, case):
+        if name == "ours":
+            return ours(self.runtime, file, case.slots, case.context)
+        if name == "mistralrs":
+            return mistralrs(file, case.slots)
+        return llamacpp(file, case.slots, case.context)
+
+    def once(self, name, file, case, size):
+        with running(self.start, name, file, case) as server:
+            value, run = measure(case, self.client, server, size)
+            seen = {"flags": flags(server)}
+            if name == "ours":
+                seen["weights"] = int(status(server)["measured"]["weights"])
+                seen["engine"] = engine(get(server.admin, "/metrics")[1])
+        run = {name: figure for name, figure in run.items() if name != "samples"}
+        say(f"  {name}, {file.name}: {value:.1f} {case.unit}")
+        return value, run, seen
+
+    def choose(self, peer, files, model, case):
+        """The format that a peer is best with, and the figures that say so."""
+        # mistral.rs reads one prompt at a time, and eight take it half a minute.
+        judge = BY_NAME["decode-1" if peer == "mistralrs" else CHOSEN_BY[case.name]]
+        known = (peer, str(model), judge.name)
+        if known not in self.best:
+            values = {}
+            # Around and around, as the pairs are.
+            for _ in range(CHOICES if len(files) > 1 else 0):
+                for kind, file in files.items():
+                    values.setdefault(kind, []).append(self.once(peer, file, judge, BRIEF)[0])
+            medians = {kind: statistics.median(all_) for kind, all_ in values.items()}
+            self.best[known] = (judge.better(medians) if medians else model.format, {judge.name: medians})
+        return self.best[known]
+
+    def row(self, model, files, case, size, report):
+        servers = {"ours": files[model.format]}
+        details = {"size": dataclasses.asdict(size), "formats": {}, "runs": {}}
+        peers = ["llamacpp"] + (["mistralrs"] if model.mistralrs and case.name == "concurrent-8" else [])
+        if "mistralrs" not in peers:
+            details["mistralrs"] = "not measured: it takes minutes for what others do in seconds"
+        for peer in peers:
+            try:
+                kind, tried = self.choose(peer, files, model, case)
+            except (Failed, RuntimeError) as error:
+                self.without(peer, error, servers, details)
+                continue
+            servers[peer] = files[kind]
+            details["formats"][peer] = {"best": kind, "chosen_by": tried}
+        values = {name: [] for name in servers}
+        for pair in range(PAIRS):
+            for name in list(servers) if pair % 2 == 0 else list(reversed(servers)):
+                # mistral.rs is slow, so that one request of each stream is as long as the others' rounds.
+                mine = cases.Size({8: 1}, 1, 0) if name == "mistralrs" and not QUICK else size
+                try:
+                    value, run, seen = self.once(name, servers[name], case, mine)
+                except (Failed, RuntimeError) as error:
+                    self.without(name, error, servers, details)
+                    values[name] = []
+                    continue
+                values[name].append(value)
+                details["runs"].setdefault(name, []).append(run)
+                details.setdefault("seen", {})[name] = seen
+        row = report.measured(model, case, values, details)
+        mine = details["seen"]["ours"]
+        if case.name == "decode-1":
+            tpot = statistics.median(run["tpot_ms"]["p50"] for run in details["runs"]["ours"]) / 1000
+            report.fractions[str(model)] = mine["weights"] / tpot / self.machine["read_bytes_per_second"]
+        if any(missed == key(model, case) for missed, _, _ in report.missed()):
+            details["roofline"] = roofline(model, case, self.machine, mine["weights"])
+            details["profile"] = {"engine": mine["engine"], "kernels": self.profile()}
+            details["tried"] = TRIED[case.name]
+        report.write()
+        return row
+
+    @staticmethod
+    def without(name, error, servers, details):
+        """The row goes on without mistral.rs, which fails at times; without the others it is none."""
+        if name != "mistralrs":
+            raise error
+        say(f"  mistral.rs: {error}")
+        servers.pop(name, None)
+        details[name] = str(error)
+
+    def profile(self):
+        """What each kind of operation takes of a step, of a model in SmolLM2's shape, on both threads."""
+        if self.timer is None:
+            return None
+        if "profile" not in self.best:
+            done = subprocess.run([self.timer, "step"], capture_output=True, text=True, check=False)
+            self.best["profile"] = done.stdout.splitlines()
+        return self.best["profile"]
+
+    def starts(self, file, case, n):
         """Seconds from exec to ready, without packed weights and with them."""
-        found = []
-        for packed in (False, True):
-            for stale in model.parent.glob(f".{model.name}*"):
+        found = {}
+        for name in ("cold", "packed"):
+            for stale in file.parent.glob(f".{file.name}*"):
                 stale.unlink()
-            if packed:
-                subprocess.run([self.binary, "pack", str(model)], check=True, capture_output=True)
-            # One stream: what more streams take is cache, whose size is not the program's doing.
+            if name == "packed":
+                done = subprocess.run([self.runtime, "pack", str(file)], capture_output=True, text=True)
+                if done.returncode:
+                    raise Failed(f"{file.name} cannot be packed: {done.stderr[-500:]}")
             times = []
-            for _ in range(STARTS):
-                with running(ours, self.binary, model, 1, CONTEXT) as server:
+            for _ in range(n):
+                with running(self.start, "ours", file, case) as server:
                     times.append(server.start_seconds)
-            found.append(statistics.median(times))
-        self.details["start_seconds"][model.name] = {"cold": found[0], "packed": found[1]}
+            found[name] = times
         return found
 
-    def start(self, name, model, streams):
-        if name == "ours":
-            return ours(self.binary, model, streams, CONTEXT)
-        if name == "mistralrs":
-            return mistralrs(model, streams)
-        return llamacpp(model, streams, CONTEXT)
-
-    def once(self, name, model, case):
-        with running(self.start, name, model, case.streams) as server:
-            value, run = case.measure(self.client, server)
-            weights = int(status(server)["measured"]["weights"]) if name == "ours" else None
-            self.details["flags"].setdefault(f"{case.name} {name}", flags(server))
-        run = {key: value for key, value in run.items() if key != "samples"}
-        self.details["runs"].append({"case": case.name, "server": name, "model": model.name, "value": value, **run})
-        say(f"{model.name} {case.name} {name}: {value:.1f} {case.unit}")
-        return value, run, weights
-
-    def best_format(self, peers, case):
-        """Which of its formats the peer is best with in this case."""
-        if len(peers) == 1:
-            return next(iter(peers))
-        found = {kind: self.once("llamacpp", model, case)[0] for kind, model in peers.items()}
-        return (min if case.unit == "ms" else max)(found, key=found.get)
-
-    def row(self, name, kind, files, case):
-        model, peers = files
-        best = self.best_format(peers, case)
-        self.details["peer_formats"][f"{name} {kind} {case.name}"] = best
-        mine, theirs, tpot, weights = [], [], [], None
-        for _ in range(PAIRS):
-            value, run, weights = self.once("ours", model, case)
-            mine.append(value)
-            if run["tpot_ms"]:
-                tpot.append(run["tpot_ms"]["p50"] / 1000)
-            theirs.append(self.once("llamacpp", peers[best], case)[0])
-        other = None
-        if case.name in MISTRALRS_CASES:
-            try:
-                other = self.once("mistralrs", model, case)[0]
-            except RuntimeError as error:
-                say(f"mistral.rs has no {case.name} of {model.name}: {error}")
-        ours_, llama = statistics.median(mine), statistics.median(theirs)
-        row = {"model": name, "format": kind, "case": case.name, "unit": case.unit, "ours": ours_, "llamacpp": llama}
-        row |= {"mistralrs": other, "ratio_llamacpp": case.ratio(ours_, llama)}
-        row |= {"ratio_mistralrs": case.ratio(ours_, other) if other else None, "spread": percent(mine)}
-        read = weights / statistics.median(tpot) if case.name == "decode-1" else None
-        self.details.setdefault("spread_llamacpp", {})[f"{name} {kind} {case.name}"] = percent(theirs)
-        return row, read
-
-    def prefix_ratio(self, name, model):
+    def prefix_ratio(self, name, file):
         """How long the second prompt with the same beginning waits for its first token, of what the first waits."""
         ratios = []
-        with running(self.start, name, model, 1) as server:
+        case = cases.Case("prefix", "", 1, cases.PREFIX + cases.SUFFIX + 40, {})
+        with running(self.start, name, file, case) as server:
             for _ in range(PAIRS):
                 run = self.client.run(
-                    server, "--concurrency", 1, "--requests", 2, "--warmups", 1, "--prompt-tokens", PREFIX + SUFFIX,
-                    "--prefix-tokens", PREFIX, "--output-tokens", 1,
+                    server, cases.PREFIX + cases.SUFFIX, 1, "--concurrency", 1, "--requests", 2, "--warmups", 1,
+                    "--prefix-tokens", cases.PREFIX, shared=cases.PREFIX,
                 )
                 first, second = sorted(run["samples"], key=lambda sample: sample["sent_ms"])
                 ratios.append(second["ttft_ms"] / first["ttft_ms"])
         return statistics.median(ratios)
 
-    def sweep(self, model):
+    def sweep(self, files):
         """Latency against load of both servers, in one picture."""
-        loads = "1,4,8" if QUICK else "1,2,4,8,16,32"
-        options = ["--concurrency", loads, "--prompt-tokens", PROMPT, "--output-tokens", OUTPUT]
-        peer, plot = LOGS / "sweep-llamacpp.json", REPORTS / "bench.svg"
-        for name in ("llamacpp", "ours"):
-            more = ["--plot", plot, "--plot-name", "llm-fleet", "--plot-with", f"llama.cpp={peer}"]
-            with running(self.start, name, model, 32) as server:
-                output = peer if name == "llamacpp" else LOGS / "sweep-ours.json"
-                command = self.client.command(server, output, *options, *(more if name == "ours" else []))
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        options = ["--concurrency", SWEEP, "--prompt-tokens", cases.PROMPT, "--output-tokens", cases.OUTPUT]
+        options += ["--requests", 32]
+        peer, plot = LOGS / "sweep-llamacpp.json", REPORTS / f"{NAME}.svg"
+        best = self.best.get(("llamacpp", str(MODELS[0]), "concurrent-8"), (MODELS[0].format,))[0]
+        more = ["--plot", plot, "--plot-name", "llm-fleet", "--plot-with", f"llama.cpp {best}={peer}"]
+        case = cases.Case("sweep", "", 16, 288, {})
+        for name, file, output in (("llamacpp", files[best], peer), ("ours", files[MODELS[0].format], None)):
+            with running(self.start, name, file, case) as server:
+                command = self.client.command(server, output or LOGS / "sweep-ours.json", *options)
+                command += [str(word) for word in more] if name == "ours" else []
+                done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                if done.returncode:
+                    raise Failed(f"the sweep of {name} failed: {done.stderr[-500:]}")
 
 
-def cpu_flags():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith(("flags", "Features")):
-            return sorted(line.split(":")[1].split())
-    return []
+def row_seconds(model, case):
+    """Roughly what a row takes, its share of choosing formats not counted."""
+    size = BRIEF if QUICK else whole(model)
+    taken = PAIRS * sum(cases.seconds(case, model, pace, size) for pace in (model.ours, model.llamacpp))
+    return taken + (PAIRS * 50 if model.mistralrs and case.name == "concurrent-8" and not QUICK else 0)
+
+
+def model_seconds(model, chosen):
+    """Roughly what choosing formats and starting takes."""
+    starts = 1 if QUICK else 5
+    taken = 4 * starts * START_SECONDS
+    if not QUICK:
+        judges = [BY_NAME[name] for name in sorted({CHOSEN_BY[case.name] for case in chosen})]
+        runs = CHOICES * (1 + len(model.formats))
+        taken += sum(runs * cases.seconds(judge, model, model.llamacpp, BRIEF) for judge in judges)
+        if model.mistralrs and BY_NAME["concurrent-8"] in chosen:
+            taken += runs * 13
+    return taken
+
+
+def attempt(what, work, problems):
+    """Does a part of it, or says why not: the others are worth having."""
+    try:
+        return work()
+    except (Failed, RuntimeError, OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+        problems.append(f"{what}: {type(error).__name__}: {error}")
+        say(problems[-1])
+        return None
+
+
+def figures(bench, report, model_files, problems):
+    """What is measured on one model, or over all."""
+    started = report.details.setdefault("start_seconds", {})
+    for model, files in model_files.items():
+        found = attempt(f"starts of {model}", lambda: {
+            "32 streams": bench.starts(files[model.format], START_CASE, 1 if QUICK else 5),
+            "1 stream": bench.starts(files[model.format], CASES[0], 1 if QUICK else 3),
+        }, problems)
+        if found is None:
+            continue
+        started[str(model)] = found
+        medians = [{name: statistics.median(times) for name, times in of["32 streams"].items()} for of in started.values()]
+        # The slowest model's, with memory for as many streams as are ever measured.
+        for name in ("cold", "packed"):
+            report.figures[f"start_seconds_{name}"] = max(of[name] for of in medians)
+        report.write()
+    files = model_files.get(MODELS[0])
+    if files is None:
+        return
+    best = bench.best.get(("llamacpp", str(MODELS[0]), "prefill-512"), (MODELS[0].format,))[0]
+    for name, figure, file in (
+        ("ours", "prefix_ttft_ratio", files[MODELS[0].format]), ("llamacpp", "prefix_ttft_ratio_peer", files[best])
+    ):
+        report.figures[figure] = attempt(figure, lambda: bench.prefix_ratio(name, file), problems)
+        report.write()
+    attempt("the picture", lambda: bench.sweep(files), problems)
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__.split("\n\n")[1])
+    models = [model for model in MODELS if not WORDS or any(word in str(model) for word in WORDS)]
+    models = models[:1] if QUICK and not WORDS else models
+    chosen = [case for case in CASES if not NAMES or case.name in NAMES]
+    unknown = [name for name in NAMES if name not in BY_NAME]
+    if unknown or not models:
+        sys.exit(f"bench: there is none of {unknown or WORDS}")
+    # Servers, clients and we ourselves: whoever is started stays on these.
+    cores = sorted(os.sched_getaffinity(0))[:THREADS]
+    os.sched_setaffinity(0, cores)
+    # Who ends us wants the servers ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: asked to stop; what was measured is in the report"))
     REPORTS.mkdir(parents=True, exist_ok=True)
     LOGS.mkdir(parents=True, exist_ok=True)
-    bench = Bench(pathlib.Path(sys.argv[1]).resolve())
-    speed = bandwidth.measure(THREADS)
-    say(f"the memory is read with {speed / 1e9:.1f} GB/s")
-    rows, cold, packed, fractions, failed = [], [], [], {}, []
-    for name, kind, file, others in [SMOLLM2] if QUICK else [SMOLLM2, *SYNTHETIC]:
-        files = bench.prepare(file, others)
-        times = bench.starts(files[0])
-        cold.append(times[0])
-        packed.append(times[1])
-        for case in CASES:
-            try:
-                row, read = bench.row(name, kind, files, case)
-            except RuntimeError as error:
-                # The others are worth having; that this one is missing is said at the end.
-                failed.append(f"{name} {kind} {case.name}: {error}")
-                say(failed[-1])
-                continue
-            rows.append(row)
-            if read:
-                fractions[f"{name} {kind}"] = read / speed
-            ratio = row["ratio_llamacpp"]
-            say(f"{name} {kind} {case.name}: {row['ours']:.1f} {case.unit}, {ratio:.2f} of llama.cpp's")
-    model = bench.prepare(SMOLLM2[2], [])[0]
-    report = {
-        "rows": rows,
-        "prefix_ttft_ratio": bench.prefix_ratio("ours", model),
-        "prefix_ttft_ratio_peer": bench.prefix_ratio("llamacpp", model),
-        # The slowest model's.
-        "start_seconds_packed": max(packed),
-        "start_seconds_cold": max(cold),
-        # Of the model whose weights are most bytes, which the caches hold least of.
-        "bandwidth_fraction": fractions.get(" ".join((SMOLLM2 if QUICK else SYNTHETIC[0])[:2])),
-        "cpu_flags": cpu_flags(),
-    }
-    bench.sweep(model)
-    details = bench.details | {"bandwidth_bytes_per_second": speed, "bandwidth_fractions": fractions}
+    wanted = [(model, case) for model in models for case in chosen]
+    plan = {(model, case): row_seconds(model, case) for model, case in wanted}
+    before = {model: model_seconds(model, chosen) for model in models}
+    total = [*plan.values(), *before.values(), REST_SECONDS]
+    say(f"{len(wanted)} rows, which take about {expected(total)} in all")
+    bench = Bench(*(pathlib.Path(name).resolve() for name in sys.argv[1:3]), (sys.argv[3:] or [None])[0])
+    details = {"machine": bench.machine, "cores": cores, "threads": THREADS, "pairs": PAIRS}
     details["peers"] = json.loads((PEERS / "versions.json").read_text())
-    (REPORTS / "bench-details.json").write_text(json.dumps(details, indent=1) + "\n")
-    (REPORTS / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
-    say(f"{REPORTS / 'bench.json'}, and beside it bench.svg and bench-details.json")
-    if failed:
-        sys.exit("bench: not everything could be measured: " + "; ".join(failed))
+    details["definitions"] = "tokens are the servers' count; a last chunk without text is no token, unlike vllm bench"
+    report = Report(REPORTS / f"{NAME}.json", wanted, details)
+    problems, model_files = [], {}
+    for number, (model, case) in enumerate(wanted, 1):
+        left = [plan[row] for row in wanted[number - 1:]] + [REST_SECONDS]
+        left += [before[later] for later in models[models.index(model) + (case != chosen[0]):]]
+        spent, planned = time.monotonic() - bench.begun, sum(total) - sum(left)
+        # As slow as so far, if there is enough to tell.
+        slower = spent / planned if planned > 120 else 1.0
+        late = spent + slower * sum(left) > 60 * MOST_MINUTES
+        say(f"row {number} of {len(wanted)}: {key(model, case)}; {spent / 60:.0f} minutes so far, "
+            f"about {expected([slower * sum(left)])} left{', so this one is short' if late else ''}")
+        size = BRIEF if QUICK else SHORT if late else whole(model)
+        if model not in model_files:
+            files = attempt(f"{model}", lambda: bench.prepare(model), problems)
+            if files is None:
+                report.failed(model, case, problems[-1])
+                continue
+            model_files[model] = files
+        row = attempt(key(model, case), lambda: bench.row(model, model_files[model], case, size, report), problems)
+        if row is None:
+            report.failed(model, case, problems[-1])
+        else:
+            say(f"{key(model, case)}: {row['ours']:.1f} {case.unit}, {row['ratio_llamacpp']:.2f} of llama.cpp's, "
+                f"floor {case.floors[model.format]}")
+    figures(bench, report, model_files, problems)
+    report.details["minutes"] = (time.monotonic() - bench.begun) / 60
+    report.details["problems"] = problems
+    report.write()
+    missed = [f"{row} ({peer})" for row, peer, _ in report.missed()]
+    say(f"{REPORTS / NAME}.json; below their floors: {', '.join(missed) or 'none'}")
+    if problems:
+        sys.exit("bench: not everything could be measured: " + "; ".join(problems))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,10 +3,12 @@
 
 usage: soak.py <runtime> <model.gguf>
 
-A few requests are answered first with nothing else going on. Then many clients at once ask the same again and compare,
-go away in the middle, send too long prompts and nonsense, and come all at once. Memory is what the kernel says: pages
-of the process's own and shared ones, and those of packed weights; clean pages of other files are not its own.
-SOAK_SECONDS changes how long.
+A few requests are answered first with nothing else going on. Then many clients at once, of several tenants, ask the same
+again and compare, go away in the middle, send too long prompts and nonsense, and come all at once. The budget leaves
+a third of the cache that the sequences could fill, so that some must give way. Memory is what the kernel says: pages of the
+process's own and shared ones, and those of packed weights; clean pages of other files are not its own. At the end two
+clients ask with and without hostile ones beside them: how much longer they wait.
+SOAK_SECONDS changes how long all of it takes; other than ten minutes are written to soak-some.json.
 """
 
 import collections
@@ -16,22 +18,39 @@ import os
 import pathlib
 import random
 import re
+import shutil
+import subprocess
 import sys
 import threading
 import time
 
-from servers import LOGS, ROOT, get, ours, running, status
+import hostile
+from servers import CACHE, LOGS, ROOT, get, ours, running, status
 
-SECONDS = int(os.environ.get("SOAK_SECONDS", "600"))
+WHOLE_SECONDS = 600
+SECONDS = float(os.environ.get("SOAK_SECONDS", WHOLE_SECONDS))
+# What of it goes to measuring how much hostile clients slow others.
+HOSTILE_SHARE = 0.2
 CLIENTS = 20
 # Every so many seconds more clients come at once than may wait, and go when they are refused.
 BURST_SECONDS, BURST = 20, 100
-STREAMS, CONTEXT, BUDGET = 8, 512, "512Mi"
+STREAMS, CONTEXT = 8, 512
+# More than is planned for: from this plan follows the budget that is too small for it.
+AMPLE = "1Gi"
+# Of the cache that all sequences could fill.
+CACHE_SHARE = 0.3
 SAMPLE_SECONDS = 0.1
+# What the allocator may keep of requests that are over, as the budget's test has it.
+KEPT = 4 << 20
+# How much hostile clients may slow others.
+MOST_SLOWER = 1.1
+# In so short a time nobody need give way, and too few questions are asked to tell how long they take.
+LEAST_SECONDS = 300
 # How long a client that was refused waits.
 PATIENCE_SECONDS = 0.3
 TIMEOUT = 120
-REPORT = ROOT / "target/reports/soak.json"
+TENANT_HEADER, TENANTS = "x-llmfleet-tenant", 4
+REPORT = ROOT / "target/reports" / ("soak.json" if SECONDS == WHOLE_SECONDS else "soak-some.json")
 PACKED = ".llmfleet-packed"
 WORDS = "the of and to in is that for it as was with be by on not he his but at are this have from or had an".split()
 
@@ -41,16 +60,40 @@ def text(chance, words):
 
 
 def questions(chance):
-    """Bodies of requests whose answers are compared: every length, with and without a common beginning."""
+    """Bodies of requests whose answers are compared: every length, with and without a common beginning.
+
+    Some want several answers, or probabilities of the answer's or the prompt's tokens; some have salts of their own,
+    priorities, penalties, or a grammar.
+    """
     common = text(chance, 90)
-    for index in range(24):
+    for index in range(32):
         prompt = (common + " " if index % 3 == 0 else "") + text(chance, chance.choice([3, 20, 70, 200]))
-        body = {"model": "bench", "max_tokens": chance.choice([1, 8, 32, 64]), "seed": index}
+        body = {"model": "bench", "max_tokens": chance.choice([1, 8, 32, 64, 160]), "seed": index}
         body |= {"temperature": chance.choice([0, 0.7, 1.0]), "top_p": chance.choice([1, 0.9])}
-        if index % 2:
+        is_chat = index % 2 == 1
+        if index % 4 == 1:
+            body |= {"n": 1 + index % 3}
+        if index % 5 == 2:
+            body |= {"logprobs": True, "top_logprobs": 3} if is_chat else {"logprobs": 3}
+        if index % 6 == 4:
+            body |= {"cache_salt": f"salt {index}", "priority": index % 3 - 1}
+        if index % 7 == 3:
+            body |= {"repetition_penalty": 1.1, "presence_penalty": 0.2, "min_tokens": 1}
+        if is_chat:
+            if index % 8 == 7:
+                body |= {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}}
             yield "/v1/chat/completions", body | {"messages": [{"role": "user", "content": prompt}]}
         else:
-            yield "/v1/completions", body | {"prompt": prompt, "ignore_eos": True}
+            body |= {"echo": True, "logprobs": 1} if index % 16 == 8 else {"ignore_eos": True}
+            yield "/v1/completions", body | {"prompt": prompt}
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
 
 
 TOO_LONG = {"model": "bench", "prompt": "word " * 5000, "max_tokens": 8}
@@ -71,16 +114,40 @@ BAD = [
 
 
 class Answer:
-    def __init__(self, status, text="", tokens=0):
-        self.status, self.text, self.tokens = status, text, tokens
+    """A status, and of each choice its text, its reason to end, and its probabilities if they were asked for."""
+
+    def __init__(self, status):
+        self.status, self.tokens, self.done = status, 0, False
+        self.choices = collections.defaultdict(lambda: {"text": "", "ended": None, "logprobs": []})
+
+    def read(self, choice):
+        known = self.choices[choice["index"]]
+        says = choice.get("message") or choice.get("delta") or choice
+        known["text"] += says.get("text") or says.get("content") or ""
+        known["ended"] = choice["finish_reason"] or known["ended"]
+        known["logprobs"] += numbers(choice.get("logprobs"))
+
+    def wrong_tokens(self, expected):
+        """How many tokens of an answer differ, at most: all of it if anything does."""
+        return 0 if dict(self.choices) == dict(expected.choices) else max(self.tokens, expected.tokens, 1)
 
 
-def post(port, path, body, go_after=None):
+def numbers(logprobs):
+    """Probabilities of a chat's or a completion's tokens, to the bit."""
+    if not logprobs:
+        return []
+    if logprobs.get("content") is not None:
+        return [(entry["token"], entry["logprob"]) for entry in logprobs["content"]]
+    return list(zip(logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []))
+
+
+def post(port, path, body, go_after=None, tenant=0):
     """Sends a request. With `go_after`, reads so many pieces of the stream and goes away."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", TENANT_HEADER: f"tenant-{tenant}"}
+        connection.request("POST", path, body, headers)
         response = connection.getresponse()
         if response.status != 200:
             response.read()
@@ -92,22 +159,25 @@ def post(port, path, body, go_after=None):
         connection.close()
 
 
-def whole(answer):
-    choice = answer["choices"][0]
-    text = choice["text"] if "text" in choice else choice["message"]["content"]
-    return Answer(200, text or "", answer["usage"]["completion_tokens"])
+def whole(found):
+    answer = Answer(200)
+    for choice in found["choices"]:
+        answer.read(choice)
+    answer.tokens, answer.done = found["usage"]["completion_tokens"], True
+    return answer
 
 
 def streamed(response, go_after):
     answer, pieces = Answer(200), 0
     for line in response:
+        answer.done = answer.done or line.startswith(b"data: [DONE]")
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
         if "error" in event:
             return Answer(500)
         for choice in event["choices"]:
-            answer.text += choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+            answer.read(choice)
         answer.tokens = (event.get("usage") or {}).get("completion_tokens", answer.tokens)
         pieces += 1
         if pieces == go_after:
@@ -147,7 +217,7 @@ class Soak:
         self.chance = random.Random(seed)
         self.asked = list(questions(self.chance))
         self.lock = threading.Lock()
-        self.requests, self.wrong = 0, 0
+        self.requests, self.compared, self.wrong = 0, 0, 0
         self.kinds = collections.Counter()
         self.unexpected = collections.Counter()
 
@@ -172,29 +242,39 @@ class Soak:
 
     def ask(self, chance):
         """One request of a kind by chance."""
-        kind = chance.random()
+        kind, tenant = chance.random(), chance.randrange(TENANTS)
         index = chance.randrange(len(self.asked))
         path, body = self.asked[index]
         stream = {"stream": True, "stream_options": {"include_usage": True}}
         if kind < 0.6:
-            answer = post(self.port, path, body | (stream if chance.random() < 0.5 else {}))
+            answer = post(self.port, path, body | (stream if chance.random() < 0.5 else {}), tenant=tenant)
             self.count([200], answer.status)
-            if answer.status == 200 and answer.text != self.expected[index].text:
-                with self.lock:
-                    self.wrong += max(answer.tokens, 1)
-                    say(f"question {index} was answered {answer.text!r} and not {self.expected[index].text!r}")
+            self.compare(index, answer)
         elif kind < 0.75:
-            answer = post(self.port, path, body | stream | {"max_tokens": 150}, go_after=chance.randrange(1, 20))
+            last = chance.randrange(1, 20)
+            answer = post(self.port, path, body | stream | {"max_tokens": 150}, go_after=last, tenant=tenant)
             self.count([200], answer.status)
             with self.lock:
                 self.kinds["client went away"] += 1
         elif kind < 0.8:
-            self.count([400, 413], post(self.port, "/v1/completions", TOO_LONG).status)
+            self.count([400, 413], post(self.port, "/v1/completions", TOO_LONG, tenant=tenant).status)
         elif kind < 0.9:
-            self.count(range(400, 500), post(self.port, *chance.choice(BAD)).status)
+            self.count(range(400, 500), post(self.port, *chance.choice(BAD), tenant=tenant).status)
         else:
-            fresh = {"model": "bench", "prompt": text(chance, chance.randrange(1, 300)), "max_tokens": 40}
-            self.count([200], post(self.port, "/v1/completions", fresh).status)
+            fresh = {"model": "bench", "prompt": text(chance, chance.randrange(1, 200)), "max_tokens": 200}
+            self.count([200], post(self.port, "/v1/completions", fresh | {"ignore_eos": True}, tenant=tenant).status)
+
+    def compare(self, index, answer):
+        """With the answer that was given alone."""
+        if answer.status != 200:
+            return
+        wrong = answer.wrong_tokens(self.expected[index])
+        with self.lock:
+            self.compared += 1
+            self.wrong += wrong
+            self.unexpected["unexpected end of a stream"] += not answer.done
+        if wrong:
+            say(f"question {index} was answered {dict(answer.choices)} and not {dict(self.expected[index].choices)}")
 
     def visit(self, chance):
         try:
@@ -209,8 +289,8 @@ class Soak:
         while time.monotonic() < until:
             self.visit(chance)
 
-    def storm(self):
-        until = time.monotonic() + SECONDS
+    def storm(self, seconds):
+        until = time.monotonic() + seconds
         clients = [threading.Thread(target=self.client, args=(seed, until)) for seed in range(CLIENTS)]
         for client in clients:
             client.start()
@@ -231,35 +311,96 @@ def say(text):
     print(f"soak: {text}", file=sys.stderr, flush=True)
 
 
+def packed(binary, file):
+    """A copy of the model with packed weights beside it, whose mapping counts against the budget."""
+    folder = CACHE / "bench/soak"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / pathlib.Path(file).name
+    if not model.exists():
+        try:
+            os.link(file, model)
+        except OSError:
+            shutil.copy(file, model)
+    subprocess.run([binary, "pack", str(model)], check=True, capture_output=True)
+    return model
+
+
+def plan(server):
+    return {name: int(number) for name, number in status(server)["planned"].items()}
+
+
+def tight(binary, model):
+    """A budget for everything but a part of the cache."""
+    with running(ours, binary, model, STREAMS, CONTEXT, budget=AMPLE) as server:
+        planned = plan(server)
+    return sum(planned.values()) - int((1 - CACHE_SHARE) * planned["kvCache"])
+
+
+def preemptions(server):
+    found = re.findall(r"^vllm:num_preemptions_total\S* (\S+)$", get(server.admin, "/metrics")[1], re.MULTILINE)
+    return int(sum(float(number) for number in found))
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__.split("\n\n")[1])
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     LOGS.mkdir(parents=True, exist_ok=True)
-    with running(ours, sys.argv[1], sys.argv[2], STREAMS, CONTEXT, budget=BUDGET) as server:
-        budget = sum(int(number) for number in status(server)["planned"].values())
+    begun = time.monotonic()
+    model = packed(sys.argv[1], sys.argv[2])
+    budget = tight(sys.argv[1], model)
+    say(f"about {SECONDS / 60:.0f} minutes, with a budget of {budget >> 20} MiB")
+    with running(ours, sys.argv[1], model, STREAMS, CONTEXT, budget=str(budget)) as server:
         memory = Memory(server.process.pid)
+        ready = memory.now
         memory.start()
         soak = Soak(server, 1)
         soak.alone()
-        start = memory.now
-        soak.storm()
+        # Every kind of request has been seen once: from here on, nothing is made for the first time.
+        start = memory.measure()
+        planned = plan(server)
+        soak.storm(max(SECONDS * (1 - HOSTILE_SHARE) - (time.monotonic() - begun), 1))
+        gave_way = preemptions(server)
+        others = hostile.slowdown(server.port, SECONDS * HOSTILE_SHARE)
         memory.stopped.set()
         memory.join()
         end = memory.measure()
         alive = get(server.admin, "/healthz")[0] == 200
     report = {
         "requests": soak.requests,
-        "errors": dict(sorted((soak.kinds + soak.unexpected).items())),
+        "errors": dict(sorted((+soak.kinds + soak.unexpected).items())),
         "wrong_tokens": soak.wrong,
         "rss_start": start,
         "rss_end": end,
         "peak_over_budget_bytes": max(memory.peak - budget, 0),
+        "details": {
+            "seconds": time.monotonic() - begun,
+            "budget": budget,
+            "planned": planned,
+            "rss_peak": memory.peak,
+            "rss": "anonymous, shared and packed pages; rss_start when each question has been answered once",
+            "rss_ready": ready,
+            "answers_compared": soak.compared,
+            "preemptions": gave_way,
+            "others_latency_ratio": others["ratio"],
+            "others": others,
+        },
     }
     REPORT.write_text(json.dumps(report, indent=1) + "\n")
-    say(f"{json.dumps(report)}; the budget is {budget} bytes, the peak was {memory.peak}")
-    if soak.wrong or soak.unexpected or memory.peak > budget or not alive:
-        sys.exit("soak: not as it should be")
+    say(json.dumps(report))
+    wrong = {
+        "answers differ from those given alone": soak.wrong,
+        "answers that nobody expects": +soak.unexpected,
+        "the budget was passed": memory.peak > budget,
+        "memory has grown": end > start + KEPT,
+        "the server is not alive": not alive,
+        "nobody gave way": SECONDS >= LEAST_SECONDS and not gave_way,
+        "hostile clients slow others": SECONDS >= LEAST_SECONDS and others["ratio"] > MOST_SLOWER,
+    }
+    wrong = [what for what, is_so in wrong.items() if is_so]
+    if wrong:
+        sys.exit(f"soak: {', '.join(wrong)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 //!
 //! In: a [`Client`] and [`Settings`]. Out: a [`Report`] with one run for each load, down to every request's times.
 //! The definitions are those of `vllm bench serve`, except that tokens are counted by the server's usage and not by
-//! chunks, of which one may hold several.
+//! chunks, of which one may hold several, and that a last chunk without text is no token here: vLLM times it too, which
+//! adds one gap near zero to each request.
 //! It must not know the engine: it measures what a client sees.
 //!
 //! ```text
@@ -32,6 +33,8 @@ use statistics::Goals;
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Tokens of a warm-up's answer: enough to have gone through every part of the server.
+const WARMUP_TOKENS: u32 = 8;
 /// Attempts to find a prompt of exactly the wanted length.
 const CALIBRATIONS: usize = 3;
 /// Requests of a run whose number and duration nobody states: so many for each stream of a closed loop, and at least
@@ -54,6 +57,8 @@ pub struct Settings {
     pub requests: Option<usize>,
     /// When a run stops sending.
     pub limit: Option<Duration>,
+    /// Whether it then hangs up on those that are under way, instead of waiting for their answers.
+    pub cut: bool,
     /// Most requests of an open loop that are under way at a time; those that are due then wait.
     pub most_at_once: Option<usize>,
     /// Requests before each run that do not count.
@@ -107,7 +112,10 @@ async fn run(client: &Client, settings: &Settings, prompts: &Prompts, load: Load
     };
     // A warm-up that shared the prefix would put it into the server's cache.
     let warmup = Prompts { prefix_words: 0, ..prompts.reseeded(!prompts.seed) };
-    let questions = (0..settings.warmups as u64).map(|index| settings.question(&warmup, index));
+    let questions = (0..settings.warmups as u64).map(|index| Question {
+        output_tokens: settings.output_tokens.min(WARMUP_TOKENS),
+        ..settings.question(&warmup, index)
+    });
     stream::iter(questions)
         .for_each_concurrent(at_once, |question| async move {
             // What fails here fails again, and is counted, in the run itself.
@@ -121,21 +129,31 @@ async fn run(client: &Client, settings: &Settings, prompts: &Prompts, load: Load
         // Open loops know beforehand when they stop; closed ones look at the clock each time.
         settings.limit.is_none_or(|limit| *at < limit && begun.elapsed() < limit)
     });
-    let answers = wanted.map(|(index, at)| async move {
+    let end = settings.limit.filter(|_| settings.cut).map(|limit| begun + limit);
+    // A request is made when it is due and there is room for it: an open loop may have any number of them.
+    let due = stream::iter(wanted).then(|(index, at)| async move {
         tokio::time::sleep_until(begun + at).await;
-        let sent = begun.elapsed();
-        (sent, client.ask(&settings.question(prompts, index)).await)
+        index
+    });
+    let answers = due.map(|index| async move {
+        let (sent, question) = (begun.elapsed(), settings.question(prompts, index));
+        let answer = match end {
+            Some(end) => client.ask_until(&question, end).await,
+            None => client.ask(&question).await,
+        };
+        (sent, answer)
     });
     let in_flight = match load {
         Load::Closed { streams } => streams,
         Load::Open { .. } => settings.most_at_once.unwrap_or(usize::MAX),
     };
-    let mut answers = std::pin::pin!(concurrently(answers, in_flight));
+    let mut answers = std::pin::pin!(answers.buffer_unordered(in_flight));
     let mut samples = Vec::new();
     let (mut told, mut kinds) = (Instant::now(), BTreeSet::new());
     while let Some((sent, answer)) = answers.next().await {
         // The first of each kind stands for the others.
         if let Err(failure) = &answer
+            && !matches!(failure, Failure::Cut { .. })
             && kinds.insert(failure.kind())
         {
             tracing::warn!(%failure, "a request failed");
@@ -147,14 +165,6 @@ async fn run(client: &Client, settings: &Settings, prompts: &Prompts, load: Load
         }
     }
     Run::new(load, begun.elapsed(), &samples, &settings.goals)
-}
-
-/// All futures, so many at a time; those of an open loop, whose number is bounded, all at once.
-fn concurrently<F: Future>(
-    futures: impl Iterator<Item = F>,
-    at_once: usize,
-) -> impl futures::Stream<Item = F::Output> {
-    stream::iter(futures).buffer_unordered(at_once)
 }
 
 impl Settings {

@@ -83,6 +83,12 @@ pub enum Failure {
     /// It answered something else than tokens.
     #[error("the answer is not what the protocol says: {0}")]
     Protocol(String),
+    /// The time was over, and the connection was closed.
+    #[error("the answer was not there in time")]
+    Cut {
+        /// When each chunk came of as much of the answer as there was, from sending.
+        chunks: Vec<Duration>,
+    },
 }
 
 impl Failure {
@@ -93,6 +99,7 @@ impl Failure {
             Self::Status { status, .. } => format!("status {status}"),
             Self::Transport(_) => "transport".to_owned(),
             Self::Protocol(_) => "protocol".to_owned(),
+            Self::Cut { .. } => "cut".to_owned(),
         }
     }
 }
@@ -142,18 +149,35 @@ impl Client {
     /// # Errors
     /// Where the server refuses, breaks off, or says nothing.
     pub async fn ask(&self, question: &Question) -> Result<Answer, Failure> {
+        let mut reader = Reader::default();
+        self.read(question, &mut reader).await?;
+        reader.finish()
+    }
+
+    /// Asks, and hangs up if the answer is not whole by then.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], and where the time was too short.
+    pub async fn ask_until(&self, question: &Question, end: Instant) -> Result<Answer, Failure> {
+        let mut reader = Reader::default();
+        match tokio::time::timeout_at(end, self.read(question, &mut reader)).await {
+            Ok(read) => read.and_then(|()| reader.finish()),
+            Err(_) => Err(Failure::Cut { chunks: reader.answer.chunks }),
+        }
+    }
+
+    async fn read(&self, question: &Question, reader: &mut Reader) -> Result<(), Failure> {
         let (path, body) = self.body(question);
         let request = self.http.post(format!("{}{path}", self.target.url));
         let request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         let sent = Instant::now();
         let response = accepted(self.authorised(request).send().await?).await?;
-        let mut reader = Reader::default();
         let mut bytes = response.bytes_stream();
         while let Some(piece) = bytes.next().await {
             let piece = piece?;
             reader.read(&piece, sent.elapsed())?;
         }
-        reader.finish()
+        Ok(())
     }
 
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

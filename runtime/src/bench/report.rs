@@ -46,6 +46,9 @@ pub struct Run {
     pub completed: usize,
     /// Requests that were not.
     pub failed: usize,
+    /// Requests that were under way when the run was cut off: of these only the gaps between chunks count.
+    #[serde(default)]
+    pub cut: usize,
     /// Those by kind.
     pub errors: BTreeMap<String, usize>,
     /// Tokens of all answered prompts.
@@ -114,13 +117,17 @@ impl Run {
         let mut errors = BTreeMap::new();
         let mut answered = Vec::new();
         let mut gaps = Vec::new();
-        let mut n_chunks = 0;
+        let (mut n_chunks, mut cut) = (0, 0);
         for Sample { sent, answer } in samples {
             match answer {
+                Err(Failure::Cut { chunks }) => {
+                    gaps.extend(between(chunks));
+                    cut += 1;
+                }
                 Err(failure) => *errors.entry(failure.kind()).or_insert(0) += 1,
                 Ok(answer) => {
                     answered.push(Answered::new(*sent, answer));
-                    gaps.extend(answer.chunks.windows(2).map(|pair| milliseconds(pair[1] - pair[0])));
+                    gaps.extend(between(&answer.chunks));
                     n_chunks += answer.chunks.len();
                 }
             }
@@ -136,6 +143,7 @@ impl Run {
             seconds,
             completed: answered.len(),
             failed: errors.values().sum(),
+            cut,
             errors,
             prompt_tokens,
             output_tokens,
@@ -172,6 +180,11 @@ impl Answered {
     }
 }
 
+/// Gaps between chunks, in milliseconds.
+fn between(chunks: &[Duration]) -> impl Iterator<Item = f64> {
+    chunks.windows(2).map(|pair| milliseconds(pair[1] - pair[0]))
+}
+
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
@@ -189,15 +202,17 @@ mod tests {
     #[test]
     fn tokens_are_the_servers_and_gaps_those_of_chunks() {
         let refused = Failure::Status { status: 429, body: String::new() };
+        let cut = Failure::Cut { chunks: [0, 200].map(Duration::from_millis).to_vec() };
         let samples = [
             // Four tokens in two chunks, then two in two.
             sample(&[100, 400], 4),
             sample(&[200, 300], 2),
             Sample { sent: Duration::ZERO, answer: Err(refused) },
+            Sample { sent: Duration::ZERO, answer: Err(cut) },
         ];
         let goals = Goals::parse("ttft:150").unwrap();
         let run = Run::new(Load::Closed { streams: 2 }, Duration::from_secs(2), &samples, &goals);
-        assert_eq!((run.completed, run.failed, run.errors["status 429"]), (2, 1, 1));
+        assert_eq!((run.completed, run.failed, run.cut, run.errors["status 429"]), (2, 1, 1, 1));
         assert_eq!((run.prompt_tokens, run.output_tokens), (20, 6));
         assert_eq!((run.output_throughput, run.total_throughput, run.goodput), (3.0, 13.0, Some(0.5)));
         assert_eq!((run.tokens_per_chunk, run.ttft_ms.unwrap().mean), (1.5, 150.0));

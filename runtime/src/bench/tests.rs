@@ -84,6 +84,7 @@ fn settings(loads: &[Load]) -> Settings {
         output_tokens: 6,
         requests: Some(20),
         limit: None,
+        cut: false,
         most_at_once: None,
         warmups: 0,
         seed: 1,
@@ -140,4 +141,32 @@ async fn a_limit_stops_the_sending() {
         let n = run.completed + run.failed;
         assert!((2..60).contains(&n), "{n} requests, load {}", run.load);
     }
+}
+
+#[tokio::test]
+async fn who_is_under_way_at_the_end_may_be_cut_off() {
+    let (_, client) = server().await;
+    let settings = Settings {
+        output_tokens: 200,
+        requests: None,
+        limit: Some(Duration::from_millis(300)),
+        cut: true,
+        ..settings(&[Load::Closed { streams: 3 }])
+    };
+    let report = measure(&client, &settings).await.unwrap();
+    let run = &report.runs[0];
+    // A whole answer takes a second.
+    assert_eq!((run.completed, run.cut), (0, 3), "{run:?}");
+    assert!(run.seconds < 0.9, "{}", run.seconds);
+    assert!(run.itl_ms.unwrap().p50 >= 9.0, "{run:?}");
+}
+
+#[tokio::test]
+async fn an_open_loop_without_end_makes_requests_only_when_they_are_due() {
+    let (_, client) = server().await;
+    let load = Load::Open { rate: 50.0, arrivals: Arrivals::Constant };
+    let limit = Some(Duration::from_millis(200));
+    let settings = Settings { requests: Some(usize::MAX), limit, ..settings(&[load]) };
+    let run = &measure(&client, &settings).await.unwrap().runs[0];
+    assert!((2..=10).contains(&(run.completed + run.failed)), "{run:?}");
 }

@@ -23,7 +23,8 @@ use crate::exit;
 /// not others have been answered. Several numbers, separated by commas, are measured one after the other.
 ///
 /// Times, in milliseconds: TTFT from sending a request to its first token; TPOT the mean time of each further token of
-/// a request; ITL the gaps between the chunks of all requests; E2EL from sending to the last token.
+/// a request; ITL the gaps between the chunks of all requests; E2EL from sending to the last token. These are vLLM's definitions, but a
+/// last chunk without text counts as no token.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("load").required(true)))]
 pub struct Args {
@@ -63,6 +64,9 @@ pub struct Args {
     /// Stop sending after so many seconds of each load.
     #[arg(long, value_parser = rate)]
     seconds: Option<f64>,
+    /// Hang up after --seconds on those that are under way; of these only the gaps between chunks count.
+    #[arg(long, requires = "seconds")]
+    cut: bool,
     /// Most requests of an open loop that are under way at a time; those that are due then wait.
     #[arg(long, value_parser = positive::<u32>, value_name = "N", conflicts_with = "concurrency")]
     max_outstanding: Option<u32>,
@@ -150,6 +154,7 @@ impl Args {
             output_tokens: self.output_tokens,
             requests: self.requests.map(|n| n as usize),
             limit: self.seconds.map(Duration::from_secs_f64),
+            cut: self.cut,
             most_at_once: self.max_outstanding.map(|n| n as usize),
             warmups: self.warmups as usize,
             seed: self.seed,
