@@ -34,7 +34,7 @@ def row(client, call, outcome):
 
 
 def write(report):
-    entries = json.loads(pathlib.Path(report).read_text())["calls"]
+    entries = json.loads(pathlib.Path(report).read_text())["details"]["calls"]
     said = lambda entry: ": ".join(filter(None, [entry["outcome"], entry.get("reason", "").replace("|", "/")]))
     rows = [row(entry["client"], entry["call"], said(entry)) for entry in entries]
     DOCUMENT.write_text(HEAD + "\n".join(rows) + "\n")

@@ -60,11 +60,12 @@ def main():
             for client in clients:
                 name, python = client.split("=", 1)
                 command = [python, str(HERE / f"{name}_calls.py"), url, NAME, key]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=CLIENT_SECONDS, check=False)
                 try:
+                    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=CLIENT_SECONDS, check=False)
                     results += json.loads(done.stdout.splitlines()[-1])
-                except (IndexError, ValueError):
-                    reason = f"it ended with {done.returncode} and no report"
+                except (IndexError, ValueError, OSError, subprocess.TimeoutExpired) as error:
+                    # The other clients' calls are worth having.
+                    reason = f"it ended without a report: {type(error).__name__}: {error}"[:500]
                     results.append({"client": name, "call": "all", "outcome": "failed", "reason": reason})
         finally:
             process.terminate()
@@ -72,8 +73,8 @@ def main():
     outcome = lambda wanted: [entry for entry in results if entry["outcome"] == wanted]
     told = lambda entries: [{"call": f"{e['client']}: {e['call']}", "reason": e["reason"]} for e in entries]
     summary = {
-        "passed": len(outcome("passed")), "failed": len(outcome("failed")), "failures": told(outcome("failed")),
-        "unsupported": told(outcome("unsupported")), "calls": results,
+        "passed": len(outcome("passed")), "failed": len(outcome("failed")), "unsupported": told(outcome("unsupported")),
+        "details": {"failures": told(outcome("failed")), "calls": results},
     }
     path = pathlib.Path(report)
     path.parent.mkdir(parents=True, exist_ok=True)
