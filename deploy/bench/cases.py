@@ -15,7 +15,7 @@ WARMUPS = 4
 # Long prompts that wait at most. Where they come faster than they are read, more would only queue up.
 ITL_OUTSTANDING = 8
 # Seconds that they arrive longer than is measured.
-ITL_MARGIN = 6
+ITL_MARGIN = 8
 
 
 @dataclasses.dataclass(frozen=True)

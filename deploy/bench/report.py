@@ -6,7 +6,7 @@ import pathlib
 import re
 import statistics
 
-from cases import CASES, MISTRALRS_FLOOR
+from cases import MISTRALRS_FLOOR
 from servers import THREADS
 
 NOT_YET = "the measurement did not come this far"
@@ -146,6 +146,3 @@ def engine(metrics):
 def expected(plan):
     """How long a plan takes, in words."""
     return f"{sum(plan) / 60:.0f} minutes"
-
-
-__all__ = ["CASES", "Report", "engine", "expected", "key", "roofline", "spread"]
