@@ -105,6 +105,8 @@ metrics! {
     GenerationTokens: Kind::Counter, "vllm:generation_tokens_total", SERVED, "Tokens generated.";
     RequestSuccess: Kind::Counter, "vllm:request_success_total", &["model_name", "engine", "finished_reason"],
         "Requests finished, by reason: stop, length, abort or error.";
+    CorruptedRequests: Kind::Counter, "vllm:corrupted_requests_total", SERVED,
+        "Requests that ended because the model's numbers for them were not finite.";
     AdmissionRejections: Kind::Counter, "vllm:admission_rejections_total", &["model_name", "reason"],
         "Requests refused because as many wait as may, by bound: max_num_queued_reqs or max_num_queued_tokens.";
     TimeToFirstToken: Kind::Histogram(TTFT), "vllm:time_to_first_token_seconds", SERVED,

@@ -23,18 +23,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use constraint::Constraint;
-pub use handle::{EngineHandle, Events, Place, Refusals, Refused};
+use constraint::{Constraint, ConstraintError};
+pub use handle::{EngineHandle, Events, InvalidJob, Place, Refusals, Refused};
 use rate::{Backlog, Rates};
-use sampler::Sampling;
 use sampler::logprobs::Logprobs;
+use sampler::{Corrupted, Sampling};
 use scheduler::Counts;
 use sequence::Class;
 
 /// A request to the engine.
 #[derive(Debug)]
 pub struct Job {
-    /// Tokens to go on from; not empty.
+    /// Tokens to go on from; not empty, and all of the model's vocabulary.
     pub prompt: Vec<u32>,
     /// Answers to it; at least one.
     pub n: u16,
@@ -111,7 +111,24 @@ pub enum Event {
         reason: FinishReason,
     },
     /// Something of the request could not be computed, and all of it ends.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// Why a request could not be computed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It could never run.
+    #[error("the request needs more of the cache than there is")]
+    NoRoom,
+    /// The model failed.
+    #[error("the model could not be run: {0}")]
+    Step(String),
+    /// The model's numbers mean nothing.
+    #[error(transparent)]
+    Corrupted(#[from] Corrupted),
+    /// What may come next is not known.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
 }
 
 /// Why an answer ended.
@@ -163,6 +180,8 @@ pub struct EngineLimits {
     pub queue: u32,
     /// Tokens of their prompts; a single one may always wait.
     pub queue_tokens: u32,
+    /// Tokens that the model has.
+    pub vocabulary: u32,
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
         step_tokens: STEP_TOKENS,
         queue: settings.queue,
         queue_tokens: settings.queue_tokens,
+        vocabulary: checkpoint.geometry.vocab,
     };
     let (mut worker, engine) = Worker::new(model, cache, limits);
     worker.prepare(checkpoint.geometry.vocab as usize);

@@ -35,6 +35,7 @@ const EXPOSED: &[Metric] = &[
     Metric::PromptTokensCached,
     Metric::GenerationTokens,
     Metric::RequestSuccess,
+    Metric::CorruptedRequests,
     Metric::AdmissionRejections,
     Metric::TimeToFirstToken,
     Metric::InterTokenLatency,
@@ -96,7 +97,8 @@ impl Metrics {
         let process = Box::new(ProcessCollector::for_self());
         metrics.registry.register(process).expect("no definition is called process_*");
         // A counter that has never counted is zero, not absent.
-        for metric in [Metric::PromptTokens, Metric::PromptTokensCached, Metric::GenerationTokens] {
+        let zeros = [Metric::PromptTokens, Metric::PromptTokensCached, Metric::GenerationTokens];
+        for metric in zeros.into_iter().chain([Metric::CorruptedRequests]) {
             metrics.count(metric, 0);
         }
         request::zero(&metrics);

@@ -74,7 +74,7 @@ fn greedy(step_tokens: usize, n: usize) -> Vec<u32> {
             let sampling = Sampling::default();
             let draw = Draw { position: done as u32, choice: 0 };
             let next = with_floats(&logits, |row| {
-                sample(row, &sampling, &Past::default(), draw, &mut Scratch::default())
+                sample(row, &sampling, &Past::default(), draw, &mut Scratch::default()).unwrap()
             });
             tokens.push(next.unwrap());
         }
@@ -119,7 +119,14 @@ fn tokens(mut events: Events) -> [Vec<Event>; 2] {
 #[test]
 fn answers_are_the_same_to_the_bit_alone_and_in_a_storm_that_shares_and_gives_way() {
     let (model, cache) = load(7);
-    let limits = EngineLimits { context: 160, sequences: 4, step_tokens: 64, queue: 8, queue_tokens: 4096 };
+    let limits = EngineLimits {
+        context: 160,
+        sequences: 4,
+        step_tokens: 64,
+        queue: 8,
+        queue_tokens: 4096,
+        vocabulary: u32::MAX,
+    };
     let (worker, engine) = Worker::new(model, cache, limits);
     std::thread::spawn(|| worker.run());
     let alone: Vec<_> = (0..6).map(|n| tokens(submit(&engine, job(n, &format!("alone-{n}"))))).collect();

@@ -41,6 +41,9 @@ pub enum Refused {
         /// Most tokens of a sequence.
         context: u32,
     },
+    /// It asks for nothing that could be computed.
+    #[error(transparent)]
+    Invalid(#[from] InvalidJob),
     /// Its time was over when it came.
     #[error("the request's deadline has passed")]
     Late,
@@ -49,13 +52,51 @@ pub enum Refused {
     Ended,
 }
 
+/// A job that nothing can be made of, whatever the engine does. Others would not outlive it, so it is refused here and
+/// not only by whom it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidJob {
+    /// No token to go on from.
+    #[error("the prompt has no tokens")]
+    Prompt,
+    /// No answer.
+    #[error("n is 0: no answer is asked for")]
+    Choices,
+    /// Answers without tokens.
+    #[error("max_tokens is 0: no token is asked for")]
+    Tokens,
+    /// A token that the model does not have.
+    #[error("the prompt has the token {token}, but the model's are below {vocabulary}")]
+    Token {
+        /// The first of them.
+        token: u32,
+        /// Tokens that the model has.
+        vocabulary: u32,
+    },
+}
+
+impl InvalidJob {
+    /// Whether something can be made of a job.
+    fn check(job: &Job, vocabulary: u32) -> Result<(), Self> {
+        match job {
+            Job { prompt, .. } if prompt.is_empty() => Err(Self::Prompt),
+            Job { n: 0, .. } => Err(Self::Choices),
+            Job { max_tokens: 0, .. } => Err(Self::Tokens),
+            Job { prompt, .. } => match prompt.iter().find(|token| **token >= vocabulary) {
+                Some(token) => Err(Self::Token { token: *token, vocabulary }),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
 impl Refused {
     /// Seconds after which the same request may well be taken, at least one; `None` if it never will be.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u32> {
         match self {
             Self::QueueFull { retry_after, .. } | Self::TokensFull { retry_after, .. } => Some(*retry_after),
-            Self::TooLong { .. } | Self::Late | Self::Ended => None,
+            Self::TooLong { .. } | Self::Invalid(_) | Self::Late | Self::Ended => None,
         }
     }
 }
@@ -151,7 +192,8 @@ impl EngineHandle {
 
     /// Hands a job over, or says at once why not.
     pub fn submit(&self, Place(place): Place, job: Job) -> Result<Events, Refused> {
-        let EngineLimits { context, queue_tokens: most, .. } = self.limits;
+        let EngineLimits { context, queue_tokens: most, vocabulary, .. } = self.limits;
+        InvalidJob::check(&job, vocabulary)?;
         let asked = job.prompt.len() as u64 + u64::from(job.max_tokens);
         if asked > u64::from(context) {
             return Err(Refused::TooLong { asked, context });

@@ -14,6 +14,8 @@ pub trait Observer: Send {
     fn choice(&mut self, choice: &ChoiceSeen);
     /// The last choice of a request that had tokens has none any more.
     fn request(&mut self, request: &RequestSeen);
+    /// A request ended because the model's numbers were not finite.
+    fn corrupted(&mut self);
 }
 
 /// A step.
@@ -60,6 +62,7 @@ impl Observer for () {
     fn step(&mut self, _: &StepSeen<'_>) {}
     fn choice(&mut self, _: &ChoiceSeen) {}
     fn request(&mut self, _: &RequestSeen) {}
+    fn corrupted(&mut self) {}
 }
 
 /// When a choice got how far.

@@ -69,18 +69,45 @@ impl Scratch {
     }
 }
 
+/// A row of logits whose largest is no finite number: the model has lost this sequence, and no token follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the model's numbers for the next token are not finite")]
+pub struct Corrupted;
+
+/// Whether anything follows from these logits, as the model gave them.
+pub fn sound(logits: &[f32]) -> Result<(), Corrupted> {
+    let (_, largest) = most_likely(logits);
+    if largest.is_finite() { Ok(()) } else { Err(Corrupted) }
+}
+
 /// Chooses a token. Ties go to the lowest id; numbers that are not finite are never chosen while others are there.
 ///
 /// The vocabulary is never sorted: without a temperature it is read once, and else a bounded number of times.
 ///
+/// # Errors
+/// Where the largest of the logits, as the model gave them, is not finite.
+///
 /// # Panics
 /// Where there are no logits.
-pub fn sample(logits: &[f32], sampling: &Sampling, past: &Past, draw: Draw, scratch: &mut Scratch) -> u32 {
+pub fn sample(
+    logits: &[f32],
+    sampling: &Sampling,
+    past: &Past,
+    draw: Draw,
+    scratch: &mut Scratch,
+) -> Result<u32, Corrupted> {
     let Scratch { logits: adjusted, counts, weights, candidates } = scratch;
-    let logits = adjust::adjust(logits, &sampling.adjust, past, (adjusted, counts));
+    let given = logits;
+    let logits = adjust::adjust(given, &sampling.adjust, past, (adjusted, counts));
     let (best, largest) = most_likely(logits);
+    // What was adjusted may hide what was given, and a mask may leave nothing of sound numbers.
+    if !std::ptr::eq(logits, given) {
+        sound(given)?;
+    } else if !largest.is_finite() {
+        return Err(Corrupted);
+    }
     if sampling.temperature <= 0.0 || !largest.is_finite() {
-        return best;
+        return Ok(best);
     }
     let top_k = sampling.top_k as usize;
     let few = (1..=FEW).contains(&top_k);
@@ -105,7 +132,7 @@ pub fn sample(logits: &[f32], sampling: &Sampling, past: &Past, draw: Draw, scra
         mass = sum(weights);
     }
     let place = pick(weights, uniform(sampling.seed, draw) * mass);
-    place.map_or(best, |place| if few { candidates[place as usize] } else { place })
+    Ok(place.map_or(best, |place| if few { candidates[place as usize] } else { place }))
 }
 
 /// What each token weighs beside the likeliest, which weighs one.

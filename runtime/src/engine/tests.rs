@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::observe::{ChoiceSeen, Observer, RequestSeen, StepSeen};
 use super::worker::Worker;
 use super::*;
-use crate::fixture::toy::{POISON, Rule, limits, token, toy};
+use crate::fixture::toy::{LOST, POISON, Rule, limits, token, toy};
 
 fn start(rule: Rule, n_blocks: u32, sequences: u32, queue: u32) -> EngineHandle {
     let (model, cache) = toy(rule, n_blocks);
@@ -147,7 +147,10 @@ async fn whoever_makes_a_step_fail_ends_and_nobody_else() {
         let after = submit(&engine, job(&[1], 5)).unwrap();
         std::thread::spawn(|| worker.run());
         let failed = collect(poisoned).await;
-        assert!(matches!(failed.as_slice(), [Event::Failed(why)] if why.contains("poison")), "{failed:?}");
+        assert!(
+            matches!(failed.as_slice(), [Event::Failed(Failure::Step(why))] if why.contains("poison")),
+            "{failed:?}"
+        );
         assert_eq!(collect(before).await, alone);
         assert_eq!(collect(after).await, alone);
     }
@@ -163,6 +166,10 @@ impl Observer for Heard {
 
     fn choice(&mut self, choice: &ChoiceSeen) {
         self.1 = Some(*choice);
+    }
+
+    fn corrupted(&mut self) {
+        self.1 = None;
     }
 
     fn request(&mut self, request: &RequestSeen) {

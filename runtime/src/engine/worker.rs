@@ -6,7 +6,6 @@
 mod request;
 mod rows;
 
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TryRecvError;
@@ -19,11 +18,11 @@ use super::rate::{Recently, prompt_tokens_beside};
 use super::sampler::Scratch;
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
 use super::sequence::{Sequence, SequenceId};
-use super::{EngineHandle, EngineLimits, Event, FinishReason, Job, Load};
+use super::{EngineHandle, EngineLimits, Event, Failure, FinishReason, Job, Load};
 use crate::exit::chain;
 use crate::model::{Cache, ForwardError, Model, with_floats};
 use request::{Request, Requests, emit};
-use rows::{Row, Said, say, threads};
+use rows::{Row, Said, Silent, say, threads};
 
 /// How often those who wait are told their place.
 const TELL_PLACES: Duration = Duration::from_secs(1);
@@ -131,8 +130,7 @@ impl Worker {
             sequence = sequence.with_prompt_rows();
         }
         if !self.scheduler.add(sequence) {
-            let message = "the request needs more of the cache than there is".to_owned();
-            return emit(&events, Event::Failed(message));
+            return emit(&events, Event::Failed(Failure::NoRoom));
         }
         for other in others {
             self.scheduler.add(other);
@@ -217,7 +215,8 @@ impl Worker {
             }
             Err(error) => {
                 tracing::error!(error = chain(&error), "a request could not be computed");
-                return step.parts.iter().for_each(|(id, _)| self.fail(*id, &error));
+                let failure = Failure::Step(chain(&error));
+                return step.parts.iter().for_each(|(id, _)| self.fail(*id, failure.clone()));
             }
         };
         let served = self.scheduler.computed(step);
@@ -227,14 +226,20 @@ impl Worker {
         self.scheduler.read_beside(prompt_tokens_beside(self.recently.rates()));
         self.observer.step(&StepSeen { seconds, served: &served });
         for ((id, _), said) in step.rows.iter().zip(said) {
-            if let Err(error) = said.and_then(|said| self.tell(*id, said)) {
-                self.fail(*id, &error);
+            if let Err(silent) = said.and_then(|said| Ok(self.tell(*id, said)?)) {
+                // Another row may have ended it.
+                let corrupted = matches!(silent, Silent::Corrupted(_)) && self.requests.get(*id).is_some();
+                if corrupted {
+                    tracing::error!("a request's numbers are not finite, and it ends");
+                    self.observer.corrupted();
+                }
+                self.fail(*id, silent.into());
             }
         }
     }
 
     /// Runs the model and hears what every row of logits says.
-    fn compute(&mut self, step: &Step) -> Result<Vec<Result<Said, ConstraintError>>, ForwardError> {
+    fn compute(&mut self, step: &Step) -> Result<Vec<Result<Said, Silent>>, ForwardError> {
         let (requests, scheduler) = (&mut self.requests, &self.scheduler);
         let mut taken = |(id, position): &(SequenceId, u32)| {
             // Not for a row about the prompt.
@@ -298,9 +303,9 @@ impl Worker {
     }
 
     /// All of the request that this choice is of.
-    fn fail(&mut self, id: SequenceId, error: &dyn Error) {
+    fn fail(&mut self, id: SequenceId, failure: Failure) {
         if let Some((request, _)) = self.requests.get(id) {
-            emit(&request.events, Event::Failed(chain(error)));
+            emit(&request.events, Event::Failed(failure));
         }
         for id in self.requests.together(id) {
             self.forget(id);

@@ -8,7 +8,7 @@ use contract::http::API_KEY_HEADER;
 use serde_json::{Value, json};
 
 use super::gate::{MAX_HEADER_BYTES, MAX_HEADERS};
-use crate::engine::Refused;
+use crate::engine::{InvalidJob, Refused};
 use crate::request::{Invalid, InvalidKind, MAX_BODY};
 use crate::tokens::EncodeError;
 
@@ -147,6 +147,14 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::QueueFull { retry_after, .. } | Refused::TokensFull { retry_after, .. } => {
                 Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message) }
+            }
+            Refused::Invalid(invalid) => {
+                let param = match invalid {
+                    InvalidJob::Prompt | InvalidJob::Token { .. } => "prompt",
+                    InvalidJob::Choices => "n",
+                    InvalidJob::Tokens => "max_tokens",
+                };
+                Invalid::new(InvalidKind::Value, param, message).into()
             }
             Refused::Late => Self::too_long(),
             Refused::TooLong { .. } => Invalid::new(InvalidKind::ContextLength, "max_tokens", message).into(),

@@ -18,12 +18,15 @@ use crate::defaults::Defaults;
 use crate::dialect::Call;
 use crate::engine::sampler::Sampling;
 use crate::engine::sampler::adjust::Adjust;
-use crate::engine::{Event, Events, FinishReason, Job, Place};
+use crate::engine::{Event, Events, Failure, FinishReason, Job, Place};
 use crate::metrics::RequestGuard;
 use crate::request::{self, Invalid, InvalidKind, Prompt, ValidRequest};
 use crate::tokens::{Prompted, Tokens};
 use choice::{Choice, Told};
 use spoken::guided;
+
+/// What a client is told of what concerns our side alone.
+const UNCOMPUTED: &str = "the answer could not be computed";
 
 /// A prompt that the engine works on. Dropping it cancels the work.
 pub(super) struct Generation {
@@ -184,9 +187,13 @@ impl Generation {
                     self.failed(ApiError::too_long());
                 }
                 Some(Event::Finished { choice, reason }) => self.finished(choice, reason),
-                Some(Event::Failed(_)) | None => {
+                Some(Event::Failed(failure)) => {
                     self.measure.failed();
-                    self.failed(ApiError::internal("the answer could not be computed"));
+                    self.failed(ApiError::internal(&told(&failure)));
+                }
+                None => {
+                    self.measure.failed();
+                    self.failed(ApiError::internal(UNCOMPUTED));
                 }
             }
         }
@@ -248,6 +255,14 @@ impl Generation {
         self.events.close();
         self.ended = true;
         self.ready.push_back((0, Part::Failed(error)));
+    }
+}
+
+/// What of a failure the client is told: not what concerns our side alone, which the log has.
+fn told(failure: &Failure) -> String {
+    match failure {
+        Failure::Step(_) => UNCOMPUTED.to_owned(),
+        Failure::NoRoom | Failure::Corrupted(_) | Failure::Constraint(_) => failure.to_string(),
     }
 }
 

@@ -81,4 +81,8 @@ impl Observer for EngineMetrics {
         self.metrics.observe(Metric::RequestParamMaxTokens, max_tokens.into());
         self.metrics.observe(Metric::RequestMostTokens, most_generated.into());
     }
+
+    fn corrupted(&mut self) {
+        self.metrics.count(Metric::CorruptedRequests, 1);
+    }
 }

@@ -75,6 +75,7 @@ fn what_the_engine_does_is_counted_and_tenants_are_bounded() {
     let (prompt, computed, generated, preemptions) = (100, 36, 10, 2);
     engine.choice(&ChoiceSeen { queue, prefill, decode, prompt, computed, generated, preemptions });
     engine.request(&RequestSeen { n: 3, max_tokens: 30, most_generated: 10 });
+    engine.corrupted();
     metrics.cache(12, KvDType::F16);
     metrics.throttled(Some(1.5));
     expect(
@@ -93,6 +94,7 @@ fn what_the_engine_does_is_counted_and_tenants_are_bounded() {
             "vllm:request_max_num_generation_tokens_sum{engine=\"0\",model_name=\"m\"} 10",
             "vllm:cache_config_info{block_size=\"32\",cache_dtype=\"F16\",enable_prefix_caching=\"True\",\
              engine=\"0\",num_gpu_blocks=\"12\"} 1",
+            "vllm:corrupted_requests_total{engine=\"0\",model_name=\"m\"} 1",
             "llmfleet_cpu_throttled_seconds 1.5",
         ],
     );

@@ -107,7 +107,14 @@ impl Checkpoint {
         let blocks = (sequences * BLOCKS) as usize;
         let cache = Cache::new(model.cache_spec(), KvDType::default(), blocks).unwrap();
         let queue = u32::try_from(prompts.len()).unwrap();
-        let limits = EngineLimits { context: CONTEXT, sequences, step_tokens, queue, queue_tokens: u32::MAX };
+        let limits = EngineLimits {
+            context: CONTEXT,
+            sequences,
+            step_tokens,
+            queue,
+            queue_tokens: u32::MAX,
+            vocabulary: u32::MAX,
+        };
         let (worker, engine) = Worker::new(model, cache, limits);
         let job =
             |prompt: &Prompt| Job::new(prompt.tokens.clone(), u32::try_from(prompt.follows.len()).unwrap());

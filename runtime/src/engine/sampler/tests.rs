@@ -7,7 +7,7 @@ fn drawn(logits: &[f32], temperature: f32, top_p: f32, position: u32) -> u32 {
 }
 
 fn draw(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
-    sample(logits, sampling, &Past::default(), Draw { position, choice: 0 }, &mut Scratch::default())
+    sample(logits, sampling, &Past::default(), Draw { position, choice: 0 }, &mut Scratch::default()).unwrap()
 }
 
 fn shares(logits: &[f32], temperature: f32, top_p: f32) -> Vec<f64> {
@@ -31,7 +31,23 @@ fn close(found: &[f64], expected: &[f64]) -> bool {
 fn without_temperature_the_largest_wins_and_ties_go_to_the_lowest_id() {
     assert_eq!(drawn(&LOGITS, 0.0, 1.0, 0), 1);
     assert_eq!(drawn(&[f32::NAN, 0.5, f32::NAN], 0.0, 1.0, 0), 1);
-    assert_eq!(drawn(&[f32::NAN, f32::NEG_INFINITY], 1.0, 1.0, 0), 0);
+}
+
+#[test]
+fn nothing_follows_from_numbers_that_are_not_finite() {
+    let (draw, mut scratch) = (Draw { position: 0, choice: 0 }, Scratch::default());
+    let bias = Adjust { bias: [(1, -f32::INFINITY)].into(), ..Adjust::default() };
+    for logits in [[f32::NAN, f32::NEG_INFINITY], [0.0, f32::INFINITY], [f32::NAN; 2]] {
+        // Also where the number that is none would not be drawn.
+        for (temperature, adjust) in [(0.0, Adjust::default()), (1.0, Adjust::default()), (1.0, bias.clone())]
+        {
+            let sampling = Sampling { temperature, adjust, ..Sampling::default() };
+            assert_eq!(sample(&logits, &sampling, &Past::default(), draw, &mut scratch), Err(Corrupted));
+        }
+    }
+    // It is the mask that leaves nothing here, and the numbers are sound.
+    let past = Past { allowed: Some(&[0]), ..Past::default() };
+    assert_eq!(sample(&LOGITS, &Sampling::default(), &past, draw, &mut scratch), Ok(0));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::engine::sampler::adjust::Adjust;
 
 fn drawn(prompt: &[u32], n: u16, max_tokens: u32) -> Job {
     // Anything but what would end it.
-    let bias = [(token("<end>"), -100.0), (token(POISON), -100.0)].into();
+    let bias = ["<end>", POISON, LOST].map(|text| (token(text), -100.0)).into();
     let adjust = Adjust { bias, ..Adjust::default() };
     let sampling = Sampling { temperature: 4.0, seed: 11, adjust, ..Sampling::default() };
     Job { n, sampling, logprobs: Some(3), ..job(prompt, max_tokens) }

@@ -66,7 +66,10 @@ async fn a_constraint_that_gives_up_ends_its_own_request_only() {
     let refuses = submit(&engine, InTurn::job(&[2], &[&[], &[], &[]])).unwrap();
     let nothing = submit(&engine, InTurn::job(&[2], &[&[300], &[]])).unwrap();
     let failed = |events: &[Event], why: &str| {
-        assert!(matches!(events, [Event::Failed(said)] if said.contains(why)), "{events:?}");
+        assert!(
+            matches!(events, [Event::Failed(said @ Failure::Constraint(_))] if said.to_string().contains(why)),
+            "{events:?}"
+        );
     };
     failed(&collect(refuses).await, "three");
     failed(&collect(nothing).await, "no token may come next");

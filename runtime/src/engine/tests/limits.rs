@@ -21,6 +21,59 @@ async fn prompts_that_wait_are_bounded_by_their_tokens() {
 }
 
 #[tokio::test]
+async fn what_nothing_can_be_made_of_is_refused_and_leaves_no_trace() {
+    let (model, cache) = toy(Rule::Hash, 8);
+    let limits = limits(256, 1, 1);
+    let (_worker, engine) = Worker::new(model, cache, limits);
+    let vocabulary = limits.vocabulary;
+    let unknown = InvalidJob::Token { token: vocabulary, vocabulary };
+    let invalid = [
+        (job(&[], 5), InvalidJob::Prompt),
+        (Job { n: 0, ..job(&[1], 5) }, InvalidJob::Choices),
+        (job(&[1], 0), InvalidJob::Tokens),
+        (job(&[1, vocabulary, u32::MAX], 5), unknown),
+    ];
+    for (job, why) in invalid {
+        assert_eq!(submit(&engine, job).unwrap_err(), Refused::Invalid(why));
+    }
+    assert_eq!(Refused::from(unknown).retry_after(), None);
+    let _last = submit(&engine, job(&[vocabulary - 1], 5)).unwrap();
+}
+
+/// Counts the requests that it hears were corrupted.
+struct Corruptions(std::sync::mpsc::Sender<()>);
+
+impl Observer for Corruptions {
+    fn step(&mut self, _: &StepSeen<'_>) {}
+    fn choice(&mut self, _: &ChoiceSeen) {}
+    fn request(&mut self, _: &RequestSeen) {}
+    fn corrupted(&mut self) {
+        self.0.send(()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_gets_no_numbers_ends_and_nobody_else() {
+    let alone = collect(submit(&start(Rule::Hash, 16, 1, 1), job(&[1], 9)).unwrap()).await;
+    let (model, cache) = toy(Rule::Hash, 16);
+    let (worker, engine) = Worker::new(model, cache, limits(512, 5, 4));
+    let (tell, heard) = std::sync::mpsc::channel();
+    let healthy = submit(&engine, job(&[1], 9)).unwrap();
+    let lost = submit(&engine, Job { n: 2, ..job(&[2, token(LOST)], 9) }).unwrap();
+    // Here it is only a token of the prompt whose probability is asked for.
+    let prompt = [token(LOST), 3, 4];
+    let told = submit(&engine, Job { prompt_logprobs: Some(1), ..job(&prompt, 9) }).unwrap();
+    std::thread::spawn(|| worker.observed_by(Box::new(Corruptions(tell))).run());
+    let failed = [Event::Failed(Failure::Corrupted(sampler::Corrupted))];
+    assert_eq!(collect(lost).await, failed);
+    assert_eq!(collect(told).await, failed);
+    assert_eq!(collect(healthy).await, alone);
+    assert_eq!(idle(&engine).await.blocks_used, 0);
+    drop(engine);
+    assert_eq!(heard.iter().count(), 2, "each request once");
+}
+
+#[tokio::test]
 async fn who_waits_is_told_the_place() {
     let (model, cache) = toy(Rule::Hash, 8);
     let (worker, engine) = Worker::new(model, cache, limits(256, 1, 8));

@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use kernels::Kernels;
 
 use super::request::Request;
+use crate::engine::Failure;
 use crate::engine::constraint::{Allowed, ConstraintError, allows};
 use crate::engine::sampler::adjust::Past;
 use crate::engine::sampler::logprobs::{Logprobs, logprobs};
-use crate::engine::sampler::{Draw, Sampling, Scratch, sample};
+use crate::engine::sampler::{Corrupted, Draw, Sampling, Scratch, sample, sound};
 use crate::engine::sequence::Sequence;
 
 /// More threads than these are not worth the memory, some bytes for each token of the vocabulary.
@@ -38,11 +39,30 @@ pub(super) enum Said {
     Nothing,
 }
 
+/// Why a row says nothing that its request could go on with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Silent {
+    #[error(transparent)]
+    Corrupted(#[from] Corrupted),
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+}
+
+impl From<Silent> for Failure {
+    fn from(silent: Silent) -> Self {
+        match silent {
+            Silent::Corrupted(corrupted) => Self::Corrupted(corrupted),
+            Silent::Constraint(error) => Self::Constraint(error),
+        }
+    }
+}
+
 impl Row<'_> {
-    fn say(&self, scratch: &mut Scratch) -> Result<Said, ConstraintError> {
+    fn say(&self, scratch: &mut Scratch) -> Result<Said, Silent> {
         let (prompt, answer) = self.sequence.tokens();
         let logprobs = |token, n: Option<u32>| n.map(|n| Box::new(logprobs(self.logits, token, n)));
         if let Some(token) = prompt.get(self.position as usize) {
+            sound(self.logits)?;
             return Ok(logprobs(*token, self.request.prompt_logprobs).map_or(Said::Nothing, Said::Prompt));
         }
         let early = answer.len() < self.request.min_tokens as usize;
@@ -61,15 +81,15 @@ fn pick(
     past: Past,
     draw: Draw,
     scratch: &mut Scratch,
-) -> Result<u32, ConstraintError> {
-    let token = sample(logits, sampling, &past, draw, scratch);
+) -> Result<u32, Silent> {
+    let token = sample(logits, sampling, &past, draw, scratch)?;
     match past {
         Past { allowed: Some(mask), .. } if !allows(mask, token) => {}
         _ => return Ok(token),
     }
     match past.forbidden {
         Some(_) => pick(logits, sampling, Past { forbidden: None, ..past }, draw, scratch),
-        None => Err(ConstraintError("no token may come next".into())),
+        None => Err(ConstraintError("no token may come next".into()).into()),
     }
 }
 
@@ -83,7 +103,7 @@ pub(super) fn say(
     rows: &[Option<Row<'_>>],
     kernels: Option<&Kernels>,
     scratch: &mut Vec<Scratch>,
-) -> Vec<Result<Said, ConstraintError>> {
+) -> Vec<Result<Said, Silent>> {
     let threads = threads(kernels).min(rows.len()).max(1);
     scratch.resize_with(threads.max(scratch.len()), Scratch::default);
     let of =
