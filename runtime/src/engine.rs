@@ -16,6 +16,7 @@ pub mod rate;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
+mod shares;
 pub mod tenants;
 pub mod worker;
 
@@ -176,9 +177,9 @@ pub struct EngineLimits {
     pub sequences: u32,
     /// Tokens of a step.
     pub step_tokens: u32,
-    /// Requests that wait.
+    /// Requests that wait; a quarter more if they are of tenants that have few among them.
     pub queue: u32,
-    /// Tokens of their prompts; a single one may always wait.
+    /// Tokens of their prompts, likewise; a single one may always wait.
     pub queue_tokens: u32,
     /// Tokens that the model has.
     pub vocabulary: u32,

@@ -16,6 +16,7 @@ use model_file::model_file;
 use runtime::engine::sampler::adjust::Past;
 use runtime::engine::sampler::{Draw, Sampling, Scratch, sample};
 use runtime::engine::sequence::Class;
+use runtime::engine::tenants::Tenant;
 use runtime::engine::worker::Worker;
 use runtime::engine::{EngineHandle, EngineLimits, Event, Events, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Model, Part, StepInput, with_floats};
@@ -99,7 +100,7 @@ fn job(n: u32, salt: &str) -> Job {
 }
 
 fn submit(engine: &EngineHandle, job: Job) -> Events {
-    engine.submit(engine.reserve().unwrap(), job).unwrap()
+    engine.submit(engine.reserve(Tenant::default()).unwrap(), job).unwrap()
 }
 
 /// What each choice got.

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use super::shares::{Share, Shares};
+use super::tenants::Tenant;
 use super::{EngineLimits, Event, Job, Load, rate};
 
 /// Why a request is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// As many wait as may.
-    #[error("{waiting} requests are waiting already, which is the most")]
+    /// As many wait as may, or as many of this tenant.
+    #[error("{waiting} requests are waiting already, and there is no room for another of yours")]
     QueueFull {
         /// How many wait.
         waiting: usize,
@@ -120,10 +122,10 @@ struct Refusing {
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     arrivals: mpsc::UnboundedSender<Arrival>,
-    /// As many permits as requests may wait, so the channel is bounded by them.
-    requests: Arc<Semaphore>,
-    /// As many permits as tokens of their prompts may.
-    tokens: Arc<Semaphore>,
+    /// As many places as requests may wait, so the channel is bounded by them.
+    requests: Arc<Shares>,
+    /// As many as tokens of their prompts may.
+    tokens: Arc<Shares>,
     pub(super) load: watch::Receiver<Load>,
     limits: EngineLimits,
     refusing: Arc<Refusing>,
@@ -131,7 +133,7 @@ pub struct EngineHandle {
 
 /// A place among those who wait. Dropping it lets the next one in.
 #[derive(Debug)]
-pub struct Place(OwnedSemaphorePermit);
+pub struct Place(Share);
 
 /// A job on its way to the worker.
 #[derive(Debug)]
@@ -149,8 +151,8 @@ pub(super) type Cancelled = Arc<[AtomicBool]>;
 /// Held while a request waits: its place, and those of its prompt's tokens.
 #[derive(Debug)]
 pub(super) struct Waits {
-    _place: OwnedSemaphorePermit,
-    _tokens: OwnedSemaphorePermit,
+    _place: Share,
+    _tokens: Share,
 }
 
 impl EngineHandle {
@@ -160,8 +162,7 @@ impl EngineHandle {
         load: watch::Receiver<Load>,
     ) -> Self {
         let limits = EngineLimits { queue_tokens: limits.queue_tokens.max(limits.context), ..limits };
-        let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
-        let (requests, tokens) = (semaphore(limits.queue), semaphore(limits.queue_tokens));
+        let [requests, tokens] = [limits.queue, limits.queue_tokens].map(|most| Shares::new(most.into()));
         Self { arrivals, requests, tokens, load, limits, refusing: Arc::default() }
     }
 
@@ -175,18 +176,20 @@ impl EngineHandle {
     #[must_use]
     pub fn load(&self) -> Load {
         // The worker sees arrivals between two steps; places are taken at once. Those who wait again have none.
-        let places = (self.limits.queue as usize).saturating_sub(self.requests.available_permits());
+        let places = usize::try_from(self.requests.taken()).unwrap_or(usize::MAX);
         let load = *self.load.borrow();
         let Refusing { requests, tokens } = &*self.refusing;
         let refusals = Refusals { requests: requests.load(Relaxed), tokens: tokens.load(Relaxed) };
         Load { waiting: places + load.waiting, refusals, ..load }
     }
 
-    /// Takes a place among those who wait, before any work is done for the request, or says that there is none.
-    pub fn reserve(&self) -> Result<Place, Refused> {
-        self.requests.clone().try_acquire_owned().map(Place).map_err(|_| {
+    /// Takes a place among those who wait for a request of this tenant, before any work is done for it, or says that
+    /// there is none.
+    pub fn reserve(&self, tenant: Tenant) -> Result<Place, Refused> {
+        self.requests.take(tenant, 1).map(Place).ok_or_else(|| {
             self.refusing.requests.fetch_add(1, Relaxed);
-            Refused::QueueFull { waiting: self.limits.queue as usize, retry_after: self.retry_after() }
+            let waiting = usize::try_from(self.requests.taken()).unwrap_or(usize::MAX);
+            Refused::QueueFull { waiting, retry_after: self.retry_after() }
         })
     }
 
@@ -203,7 +206,7 @@ impl EngineHandle {
             return Err(Refused::Late);
         }
         let asked = u32::try_from(job.prompt.len()).expect("it fits in the context, which is a u32");
-        let tokens = self.tokens.clone().try_acquire_many_owned(asked).map_err(|_| {
+        let tokens = self.tokens.take(place.tenant, asked.into()).ok_or_else(|| {
             self.refusing.tokens.fetch_add(1, Relaxed);
             Refused::TokensFull { asked, most, retry_after: self.retry_after() }
         })?;

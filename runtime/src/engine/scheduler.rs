@@ -4,18 +4,19 @@
 //! It must not know tensors, text, channels or HTTP.
 //!
 //! Rules:
-//! - Who waits is ordered by priority, then by what their tenant has had ([`Tenants`]), then by arrival. Nobody
-//!   overtakes the first of them.
+//! - Who waits is ordered by what their tenant has had ([`Tenants`]), then by priority, then by arrival: clients name
+//!   their own priority, so it says something among requests of one tenant only. Nobody overtakes the first of them.
 //! - A sequence is admitted with blocks for the tokens that it has, some of which others may have filled already, and
 //!   grows block by block.
-//! - When there is no block to grow, the last in rank (the least urgent, then the latest) gives its blocks back and
-//!   waits again; it finds most of them unchanged if it is soon admitted again. The first in rank never gives way,
-//!   and alone it has all blocks, so that something is always finished.
+//! - When there is no block to grow, somebody gives their blocks back and waits again; they find most of them unchanged
+//!   if they are soon admitted again. It is whose tenant has the latest arrival that runs, and of this tenant's the least
+//!   urgent. The first to arrive of all who run never gives way, and alone it has all blocks, so that something is
+//!   always finished.
 //! - Several answers to one prompt are sequences of their own. The first reads the prompt; the others begin when it
 //!   has, find its full blocks in the cache and share them. Of the last block, which is not full, each computes the
 //!   up to 32 tokens again: it will write there, so it needs a copy, and a token's entry is the same to the bit
 //!   however it came to be. That costs less than one step each, and the pool stays what it is: a block has one writer.
-//! - A step first takes one token of every sequence that generates, then fills up with prompts, the first in rank
+//! - A step first takes one token of every sequence that generates, then fills up with prompts, the first to arrive
 //!   first, in chunks. Generating is never held up by a long prompt for more than one step, and that step is not
 //!   filled up to the last token: the worker says how many keep it short.
 
@@ -50,7 +51,7 @@ pub struct Scheduler {
     pool: BlockPool,
     tenants: Tenants,
     waiting: Vec<Sequence>,
-    /// In the order of their rank.
+    /// In the order of their arrival.
     running: Vec<Sequence>,
     counts: Counts,
     /// Tokens of prompts in a step where others generate.
@@ -155,7 +156,7 @@ impl Scheduler {
             self.counts.looked_for += looked_for as u64 * u64::from(BLOCK_TOKENS);
             self.counts.found += u64::from(cached);
             admitted.push(Admitted { id: next.id, cached });
-            let at = self.running.partition_point(|s| s.rank() < next.rank());
+            let at = self.running.partition_point(|s| s.id < next.id);
             self.running.insert(at, next);
         }
         admitted
@@ -168,8 +169,8 @@ impl Scheduler {
     }
 
     /// Whose turn is first.
-    fn order(&self, waiting: &Sequence) -> (i32, u64, SequenceId) {
-        (waiting.priority(), self.tenants.served(waiting.tenant), waiting.id)
+    fn order(&self, waiting: &Sequence) -> (u64, i32, SequenceId) {
+        (self.tenants.served(waiting.tenant), waiting.priority(), waiting.id)
     }
 
     /// The next step, or `None` when nobody runs. Who finds no block to grow gives way first.
@@ -203,7 +204,7 @@ impl Scheduler {
         (!step.parts.is_empty()).then_some(step)
     }
 
-    /// Gives everybody the blocks that they lack; the first in rank take from the last.
+    /// Gives everybody the blocks that they lack; who gives way may have had theirs already.
     fn grow(&mut self) {
         let mut at = 0;
         while at < self.running.len() {
@@ -212,16 +213,25 @@ impl Scheduler {
                     self.running[at].grow(blocks);
                     at += 1;
                 }
-                None => self.preempt_the_last(),
+                None => {
+                    let gone = self.preempt();
+                    at -= usize::from(gone < at);
+                }
             }
         }
     }
 
-    fn preempt_the_last(&mut self) {
-        let Some(mut last) = self.running.pop() else { return };
-        self.pool.give(&last.preempt());
-        self.waiting.push(last);
+    /// Whoever has to give way does; says where it was.
+    fn preempt(&mut self) -> usize {
+        let last = self.running.len() - 1;
+        let tenant = self.running[last].tenant;
+        let others = (1..=last).filter(|at| self.running[*at].tenant == tenant);
+        let gives = others.max_by_key(|at| (self.running[*at].priority(), *at)).unwrap_or(last);
+        let mut sequence = self.running.remove(gives);
+        self.pool.give(&sequence.preempt());
+        self.waiting.push(sequence);
         self.counts.preemptions += 1;
+        gives
     }
 
     /// The step was computed; says for whom.

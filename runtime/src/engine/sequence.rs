@@ -15,7 +15,7 @@ pub struct SequenceId(pub u64);
 pub struct Class {
     /// Who shares the engine's time with others.
     pub tenant: Tenant,
-    /// Lower ones come first, as in vLLM.
+    /// Among sequences of one tenant, lower ones come first, as in vLLM.
     pub priority: i32,
     /// Sequences of different salts do not share cache blocks.
     pub salt: Vec<u8>,
@@ -131,13 +131,7 @@ impl Sequence {
         self.max_tokens - (self.n_tokens() - self.n_prompt)
     }
 
-    /// Whom it goes before: those that are larger. It does not change.
-    #[must_use]
-    pub const fn rank(&self) -> (i32, SequenceId) {
-        (self.priority, self.id)
-    }
-
-    /// Its priority alone.
+    /// How urgent it is beside others of its tenant: the lower, the more.
     #[must_use]
     pub const fn priority(&self) -> i32 {
         self.priority

@@ -5,6 +5,7 @@ mod limits;
 use std::time::Duration;
 
 use super::observe::{ChoiceSeen, Observer, RequestSeen, StepSeen};
+use super::tenants::Tenant;
 use super::worker::Worker;
 use super::*;
 use crate::fixture::toy::{LOST, POISON, Rule, limits, token, toy};
@@ -48,7 +49,7 @@ async fn idle(handle: &EngineHandle) -> Load {
 }
 
 fn submit(engine: &EngineHandle, job: Job) -> Result<Events, Refused> {
-    engine.submit(engine.reserve()?, job)
+    engine.submit(engine.reserve(job.class.tenant)?, job)
 }
 
 #[tokio::test]
@@ -127,7 +128,7 @@ async fn the_queue_has_an_end() {
     let asked = Refused::TooLong { asked: 257, context: 256 };
     assert_eq!(submit(&engine, job(&[1], 256)).unwrap_err(), asked);
     // Who is refused leaves no place taken, and neither does who goes before there is a job.
-    drop(engine.reserve().unwrap());
+    drop(engine.reserve(Tenant::default()).unwrap());
     let (_first, _second) = (submit(&engine, job(&[1], 2)).unwrap(), submit(&engine, job(&[1], 2)).unwrap());
     assert_eq!(submit(&engine, job(&[1], 2)).unwrap_err(), Refused::QueueFull { waiting: 2, retry_after: 1 });
     assert_eq!(engine.load().refusals, Refusals { requests: 1, tokens: 0 });

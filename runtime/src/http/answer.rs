@@ -29,12 +29,13 @@ impl Asked {
     /// keeps nobody else from it.
     pub(super) async fn read(
         app: &App,
+        client: &Client,
         body: Body,
         parse: fn(&[u8], &[String]) -> Result<ValidRequest, Invalid>,
     ) -> Result<Self, ApiError> {
-        drop(app.serving()?.engine.reserve()?);
+        drop(app.serving()?.engine.reserve(client.tenant())?);
         let received = app.intake.read(body).await?;
-        let place = app.serving()?.engine.reserve()?;
+        let place = app.serving()?.engine.reserve(client.tenant())?;
         Ok(Self { place, request: parse(&received.bytes, &app.names)? })
     }
 }

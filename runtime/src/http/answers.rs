@@ -46,7 +46,8 @@ impl Answers {
     ) -> Result<Self, ApiError> {
         let prompts = std::mem::take(&mut request.prompts);
         let engine = &app.serving()?.engine;
-        let more = prompts.iter().skip(1).map(|_| engine.reserve()).collect::<Result<Vec<_>, _>>()?;
+        let more =
+            prompts.iter().skip(1).map(|_| engine.reserve(client.tenant())).collect::<Result<Vec<_>, _>>()?;
         let common = Common { app, client, request: &request, arrived: Instant::now() };
         let choices = usize::from(request.n);
         let n = prompts.len() * choices;

@@ -26,7 +26,7 @@ pub(super) async fn messages(
     client: Client,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Asked { place, request } = Asked::read(&app, body, request::anthropic).await?;
+    let Asked { place, request } = Asked::read(&app, &client, body, request::anthropic).await?;
     let render = Box::new(Anthropic::new(&request.model));
     answer(&app, (place, client), request, render).await
 }

@@ -22,7 +22,7 @@ pub(super) async fn chat(
     client: Client,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Asked { place, request } = Asked::read(&app, body, request::chat).await?;
+    let Asked { place, request } = Asked::read(&app, &client, body, request::chat).await?;
     let render = render(&app, Shape::Chat, &request);
     answer(&app, (place, client), request, render).await
 }
@@ -33,7 +33,7 @@ pub(super) async fn completions(
     client: Client,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Asked { place, request } = Asked::read(&app, body, request::completion).await?;
+    let Asked { place, request } = Asked::read(&app, &client, body, request::completion).await?;
     let render = render(&app, Shape::Completion, &request);
     answer(&app, (place, client), request, render).await
 }

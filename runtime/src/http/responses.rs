@@ -26,7 +26,7 @@ pub(super) async fn responses(
     client: Client,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Asked { place, request } = Asked::read(&app, body, request::responses).await?;
+    let Asked { place, request } = Asked::read(&app, &client, body, request::responses).await?;
     let render = Box::new(Responses::new(&request));
     answer(&app, (place, client), request, render).await
 }

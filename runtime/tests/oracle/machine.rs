@@ -7,6 +7,7 @@ use contract::device::DeviceClass;
 use contract::header::{Header, gguf};
 use contract::{DType, KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
+use runtime::engine::tenants::Tenant;
 use runtime::engine::worker::Worker;
 use runtime::engine::{EngineLimits, Event, Events, Job};
 use runtime::model::{self, Cache, Description, LoadRequest, Loaded, Model, Part, StepInput, with_floats};
@@ -118,7 +119,7 @@ impl Checkpoint {
         let (worker, engine) = Worker::new(model, cache, limits);
         let job =
             |prompt: &Prompt| Job::new(prompt.tokens.clone(), u32::try_from(prompt.follows.len()).unwrap());
-        let place = || engine.reserve().unwrap();
+        let place = || engine.reserve(Tenant::default()).unwrap();
         let streams: Vec<_> = prompts.iter().map(|p| engine.submit(place(), job(p)).unwrap()).collect();
         drop(engine);
         // Everything was handed over, and the channels have room for every event.

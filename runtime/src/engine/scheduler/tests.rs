@@ -95,6 +95,41 @@ fn the_urgent_come_first() {
 }
 
 #[test]
+fn nobody_is_more_urgent_than_another_tenant() {
+    let mut s = scheduler(1, 64, 8);
+    for (id, tenant, priority) in
+        [(1, 1, i32::MIN), (2, 1, i32::MIN), (3, 1, 7), (4, 1, i32::MIN), (5, 2, i32::MAX), (6, 2, 0)]
+    {
+        assert!(s.add(sequence_of(&of(tenant, priority), id, 9, 1)));
+    }
+    assert_eq!(turns(&mut s, 6), ["1:9!", "6:9!", "2:9!", "5:9!", "4:9!", "3:9!"]);
+}
+
+#[test]
+fn who_gives_way_is_of_the_tenant_that_came_last_and_the_least_urgent_there() {
+    // Each has a block and lacks another for its next token; there is none.
+    let gives_way = |asked: [(u64, i32); 4]| {
+        let mut s = scheduler(4, 256, 8);
+        for (id, (tenant, priority)) in (1..).zip(asked) {
+            assert!(s.add(sequence_of(&of(tenant, priority), id, 31, 90)));
+        }
+        let mut blocks = 0;
+        while s.load().counts.preemptions == 0 {
+            turn(&mut s);
+            blocks = s.load().blocks_used;
+        }
+        assert!(blocks >= 6, "{blocks}");
+        s.waiting.iter().map(|s| s.id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(gives_way([(1, 0), (1, 0), (1, 0), (1, 0)]), [4], "the latest");
+    assert_eq!(gives_way([(1, 0), (1, 0), (1, 5), (1, 0)]), [3], "the least urgent");
+    assert_eq!(gives_way([(1, 9), (1, 0), (1, 5), (1, 0)]), [3], "but never the first of all");
+    assert_eq!(gives_way([(1, 0), (1, 9), (2, -9), (2, -8)]), [4], "another tenant's urgency is its own");
+    assert_eq!(gives_way([(1, 9), (2, -9), (1, 9), (2, -7)]), [4], "wherever its others are");
+    assert_eq!(gives_way([(1, 9), (2, -7), (1, 9), (2, -9)]), [2]);
+}
+
+#[test]
 fn tenants_take_turns_by_tokens() {
     let mut s = scheduler(1, 64, 8);
     // The first tenant came first, with many requests; the second asks for as much with fewer.
@@ -136,7 +171,7 @@ fn a_whole_prompt_in_the_cache_still_gives_logits() {
 }
 
 #[test]
-fn the_last_in_rank_gives_way_and_finds_what_it_had() {
+fn who_gives_way_finds_what_it_had() {
     let mut s = scheduler(2, 128, 5);
     assert!(s.add(sequence(1, 62, 40)) && s.add(sequence(2, 33, 10)));
     assert_eq!(turns(&mut s, 2), ["1:62! 2:33!", "1:1! 2:1!"]);
@@ -144,12 +179,12 @@ fn the_last_in_rank_gives_way_and_finds_what_it_had() {
     assert_eq!(turns(&mut s, 2), ["1:1! 2:1!", "1:1! 2:1!"]);
     assert!(s.add(sequence_of(&of(0, -9), 3, 1, 70)));
     s.remove(SequenceId(2));
-    assert_eq!(admitted(&mut s), [3], "the most urgent");
+    assert_eq!(admitted(&mut s), [3]);
     let mut steps = Vec::new();
     while s.load().counts.preemptions == 0 {
         steps.push(turn(&mut s));
     }
-    assert_eq!(steps.last().unwrap(), "3:1!", "the less urgent gave way");
+    assert_eq!(steps.last().unwrap(), "1:1!", "the later gave way, urgent as it is");
     let again = s.load().counts.found;
     while busy(&s).0 + busy(&s).1 > 0 {
         turn(&mut s);

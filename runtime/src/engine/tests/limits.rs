@@ -21,6 +21,26 @@ async fn prompts_that_wait_are_bounded_by_their_tokens() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_asks_for_everything_leaves_places_to_others() {
+    let (model, cache) = toy(Rule::Hash, 8);
+    let limits = EngineLimits { queue_tokens: 400, ..limits(256, 1, 8) };
+    let (_worker, engine) = Worker::new(model, cache, limits);
+    let of = |tenant, n| {
+        let class = Class { tenant: Tenant(tenant), ..Class::default() };
+        submit(&engine, Job { class, ..job(&vec![1; n], 2) })
+    };
+    let mut taken: Vec<_> = (0..8).map(|_| of(1, 1).unwrap()).collect();
+    assert_eq!(of(1, 1).unwrap_err(), Refused::QueueFull { waiting: 8, retry_after: 1 });
+    taken.push(of(2, 1).unwrap());
+    // The same of tokens: who has many gets no more of the last ones, and who has none does.
+    taken.truncate(1);
+    taken.extend([of(1, 200).unwrap(), of(1, 199).unwrap()]);
+    assert!(matches!(of(1, 50).unwrap_err(), Refused::TokensFull { asked: 50, most: 400, .. }));
+    taken.push(of(2, 100).unwrap());
+    assert_eq!(engine.load().refusals, Refusals { requests: 1, tokens: 1 });
+}
+
+#[tokio::test]
 async fn what_nothing_can_be_made_of_is_refused_and_leaves_no_trace() {
     let (model, cache) = toy(Rule::Hash, 8);
     let limits = limits(256, 1, 1);
