@@ -11,6 +11,15 @@ pub enum Kind {
     Gauge,
     /// Distribution over these upper bounds.
     Histogram(&'static [f64]),
+    /// Distribution over [`token_buckets`], which are known when the context is.
+    Tokens,
+}
+
+/// vLLM's buckets of tokens of a request: 1, 2, 5, 10, 20 and so on, as long as they are within the context.
+#[must_use]
+pub fn token_buckets(context: u32) -> Vec<f64> {
+    let decade = |power| [1.0, 2.0, 5.0].map(|n| n * 10f64.powi(power));
+    (0..10).flat_map(decade).take_while(|n| *n <= f64::from(context)).collect()
 }
 
 /// What a metric is.
@@ -40,9 +49,6 @@ const REQUEST: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
     960.0, 1920.0, 7680.0,
 ];
-/// vLLM's buckets of tokens of a request, up to the longest context that is served.
-const TOKENS: &[f64] =
-    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
 /// vLLM's buckets of tokens of a step.
 const STEP: &[f64] =
     &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
@@ -92,9 +98,9 @@ metrics! {
         "1, and how the KV cache is set up; what vLLM calls GPU blocks are the blocks of the device in use.";
     KvCacheUsage: Kind::Gauge, "vllm:kv_cache_usage_perc", SERVED, "Fraction of KV cache blocks in use, 0 to 1.";
     PrefixCacheQueries: Kind::Counter, "vllm:prefix_cache_queries_total", SERVED,
-        "Tokens of prompts that were looked for in the prefix cache, in whole blocks.";
+        "Tokens of requests that were looked for in the prefix cache when they first came.";
     PrefixCacheHits: Kind::Counter, "vllm:prefix_cache_hits_total", SERVED,
-        "Tokens of prompts that the prefix cache had.";
+        "Tokens of those that the prefix cache had.";
     Preemptions: Kind::Counter, "vllm:num_preemptions_total", SERVED,
         "Times that a running request gave its blocks to another.";
     PromptTokens: Kind::Counter, "vllm:prompt_tokens_total", SERVED, "Prompt tokens processed.";
@@ -102,9 +108,11 @@ metrics! {
         "Prompt tokens processed, by source: local_compute or local_cache_hit.";
     PromptTokensCached: Kind::Counter, "vllm:prompt_tokens_cached_total", SERVED,
         "Prompt tokens that the cache had.";
+    PromptTokensCachedBySource: Kind::Counter, "vllm:prompt_tokens_cached_by_source_total",
+        &["model_name", "engine", "source"], "Prompt tokens that a cache had, by source: local_cache_hit.";
     GenerationTokens: Kind::Counter, "vllm:generation_tokens_total", SERVED, "Tokens generated.";
     RequestSuccess: Kind::Counter, "vllm:request_success_total", &["model_name", "engine", "finished_reason"],
-        "Requests finished, by reason: stop, length, abort or error.";
+        "Requests finished, by reason: stop, length, abort, error, or deadline where their time was over.";
     CorruptedRequests: Kind::Counter, "vllm:corrupted_requests_total", SERVED,
         "Requests that ended because the model's numbers for them were not finite.";
     AdmissionRejections: Kind::Counter, "vllm:admission_rejections_total", &["model_name", "reason"],
@@ -125,16 +133,16 @@ metrics! {
         "Seconds from the first token of a request to its last.";
     RequestInferenceTime: Kind::Histogram(REQUEST), "vllm:request_inference_time_seconds", SERVED,
         "Seconds from when a request was first in the batch to its last token.";
-    RequestPromptTokens: Kind::Histogram(TOKENS), "vllm:request_prompt_tokens", SERVED,
+    RequestPromptTokens: Kind::Tokens, "vllm:request_prompt_tokens", SERVED,
         "Tokens of a request's prompt.";
-    RequestComputedTokens: Kind::Histogram(TOKENS), "vllm:request_prefill_kv_computed_tokens", SERVED,
+    RequestComputedTokens: Kind::Tokens, "vllm:request_prefill_kv_computed_tokens", SERVED,
         "Tokens of a request's prompt that the cache did not have.";
-    RequestGenerationTokens: Kind::Histogram(TOKENS), "vllm:request_generation_tokens", SERVED,
+    RequestGenerationTokens: Kind::Tokens, "vllm:request_generation_tokens", SERVED,
         "Tokens generated for a request.";
-    RequestMostTokens: Kind::Histogram(TOKENS), "vllm:request_max_num_generation_tokens", SERVED,
+    RequestMostTokens: Kind::Tokens, "vllm:request_max_num_generation_tokens", SERVED,
         "Tokens of the longest of a request's answers.";
     RequestParamN: Kind::Histogram(CHOICES), "vllm:request_params_n", SERVED, "Answers that a request asks for.";
-    RequestParamMaxTokens: Kind::Histogram(TOKENS), "vllm:request_params_max_tokens", SERVED,
+    RequestParamMaxTokens: Kind::Tokens, "vllm:request_params_max_tokens", SERVED,
         "Most tokens that a request asks for.";
     RequestPreemptions: Kind::Histogram(PREEMPTIONS), "vllm:request_num_preemptions", SERVED,
         "Times that a request gave its blocks to another.";
@@ -167,6 +175,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn buckets_of_tokens_end_within_the_context() {
+        assert_eq!(token_buckets(100), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert_eq!(token_buckets(8192).last(), Some(&5000.0));
+        assert!(token_buckets(u32::MAX).is_sorted() && token_buckets(0).is_empty());
+    }
 
     #[test]
     fn names_follow_the_conventions() {

@@ -139,6 +139,7 @@ impl App {
 
     /// The model is loaded: from now on requests are served.
     pub fn serve(&self, serving: Serving) {
+        self.metrics.context(serving.engine.context());
         // A process loads one model, once.
         let _ = self.serving.set(serving);
         self.progress.enter(Phase::Ready);

@@ -71,7 +71,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     fit.check_allocated(&allocated).map_err(|e| report(e.reason(), &e))?;
 
     progress.enter(Phase::WarmingUp);
-    warm_up(model.as_mut(), &mut cache, capacity.context_length)?;
+    warm_up(model.as_mut(), &mut cache, capacity)?;
     let limits = EngineLimits {
         context: capacity.context_length,
         sequences: capacity.concurrency,
@@ -223,18 +223,24 @@ fn model_report(error: &ModelError) -> ExitReport {
     report(reason, error)
 }
 
-/// The largest step that a sequence may take goes through the whole model, so that the first request does not pay for
-/// first touches, and memory that is missing is missed now.
-fn warm_up(model: &mut dyn Model, cache: &mut Cache, context: u32) -> Result<(), ExitReport> {
+/// The largest step that a sequence may take goes through the whole model, and then one with as many rows of logits as
+/// there may be: so the first request does not pay for first touches, and memory that is missing is missed now.
+fn warm_up(model: &mut dyn Model, cache: &mut Cache, capacity: Capacity) -> Result<(), ExitReport> {
     let n_blocks = u32::try_from(cache.n_blocks()).unwrap_or(u32::MAX);
-    let tokens = STEP_TOKENS.min(context).min(n_blocks.saturating_mul(BLOCK_TOKENS));
-    let limits = StepLimits { sequences: 1, tokens, groups: cache.spec().groups.len() };
-    let mut scheduler = Scheduler::new(limits, n_blocks);
-    scheduler.add(Sequence::new(SequenceId(0), &Class::default(), vec![0; tokens as usize], 1));
-    scheduler.admit();
-    let step = scheduler.plan().expect("a sequence that fits into the cache was just admitted");
-    model.forward(&step.input, cache).map(|_| ()).map_err(|error| {
-        let message = format!("the model cannot be run: {}", chain(&error));
-        ExitReport { reason: ExitReason::Internal, message }
-    })
+    let tokens = STEP_TOKENS.min(capacity.context_length).min(n_blocks.saturating_mul(BLOCK_TOKENS));
+    let sequence = Sequence::new(SequenceId(0), &Class::default(), vec![0; tokens as usize], 1);
+    for (sequences, sequence) in
+        [(1, sequence.clone()), (capacity.concurrency.min(tokens), sequence.with_prompt_rows())]
+    {
+        let limits = StepLimits { sequences, tokens, groups: cache.spec().groups.len() };
+        let mut scheduler = Scheduler::new(limits, n_blocks);
+        scheduler.add(sequence);
+        scheduler.admit();
+        let step = scheduler.plan().expect("a sequence that fits into the cache was just admitted");
+        model.forward(&step.input, cache).map(drop).map_err(|error| {
+            let message = format!("the model cannot be run: {}", chain(&error));
+            ExitReport { reason: ExitReason::Internal, message }
+        })?;
+    }
+    Ok(())
 }

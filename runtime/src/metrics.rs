@@ -6,11 +6,12 @@ mod engine;
 mod request;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use contract::dtype::KvDType;
 use contract::http::Phase;
 use contract::memory::{BLOCK_TOKENS, MemoryPlan};
-use contract::metrics::{Kind, Metric};
+use contract::metrics::{Definition, Kind, Metric, token_buckets};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
@@ -33,6 +34,7 @@ const EXPOSED: &[Metric] = &[
     Metric::PromptTokens,
     Metric::PromptTokensBySource,
     Metric::PromptTokensCached,
+    Metric::PromptTokensCachedBySource,
     Metric::GenerationTokens,
     Metric::RequestSuccess,
     Metric::CorruptedRequests,
@@ -78,6 +80,8 @@ pub struct Metrics {
     counters: BTreeMap<Metric, IntCounterVec>,
     gauges: BTreeMap<Metric, GaugeVec>,
     histograms: BTreeMap<Metric, HistogramVec>,
+    /// Those whose buckets the context decides, from when it is known.
+    tokens: OnceLock<BTreeMap<Metric, HistogramVec>>,
 }
 
 impl Metrics {
@@ -90,6 +94,7 @@ impl Metrics {
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
             histograms: BTreeMap::new(),
+            tokens: OnceLock::new(),
         };
         for metric in EXPOSED {
             metrics.register(*metric);
@@ -102,10 +107,6 @@ impl Metrics {
             metrics.count(metric, 0);
         }
         request::zero(&metrics);
-        for (metric, histogram) in &metrics.histograms {
-            let labels = &[model, ENGINE][..metric.definition().labels.len()];
-            let _empty = histogram.with_label_values(labels);
-        }
         metrics.load(Load::default());
         metrics
     }
@@ -126,13 +127,32 @@ impl Metrics {
                 Box::new(made)
             }
             Kind::Histogram(buckets) => {
-                let opts = HistogramOpts::from(opts).buckets(buckets.to_vec());
-                let made = HistogramVec::new(opts, definition.labels).expect(valid);
-                self.histograms.insert(metric, made.clone());
-                Box::new(made)
+                let made = self.histogram(&definition, buckets.to_vec());
+                self.histograms.insert(metric, made);
+                return;
             }
+            Kind::Tokens => return,
         };
         self.registry.register(collector).expect(valid);
+    }
+
+    /// A distribution without a value.
+    fn histogram(&self, definition: &Definition, buckets: Vec<f64>) -> HistogramVec {
+        let opts = HistogramOpts::new(definition.name, definition.help).buckets(buckets);
+        let valid = "definitions are valid and distinct, which a test of `contract` pins";
+        let made = HistogramVec::new(opts, definition.labels).expect(valid);
+        self.registry.register(Box::new(made.clone())).expect(valid);
+        let _empty = made.with_label_values(&[self.model.as_str(), ENGINE][..definition.labels.len()]);
+        made
+    }
+
+    /// Sequences have at most so many tokens: from now on tokens of requests are counted too.
+    pub fn context(&self, context: u32) {
+        self.tokens.get_or_init(|| {
+            let of_tokens = EXPOSED.iter().map(|metric| (*metric, metric.definition()));
+            let of_tokens = of_tokens.filter(|(_, definition)| definition.kind == Kind::Tokens);
+            of_tokens.map(|(metric, of)| (metric, self.histogram(&of, token_buckets(context)))).collect()
+        });
     }
 
     /// Prometheus text.
@@ -217,7 +237,10 @@ impl Metrics {
 
     fn observe(&self, metric: Metric, value: f64) {
         let labels = &[self.model.as_str(), ENGINE][..metric.definition().labels.len()];
-        self.histograms[&metric].with_label_values(labels).observe(value);
+        let histogram = self.histograms.get(&metric).or_else(|| self.tokens.get()?.get(&metric));
+        if let Some(histogram) = histogram {
+            histogram.with_label_values(labels).observe(value);
+        }
     }
 }
 

@@ -4,8 +4,12 @@
 //! thread of its own, since neither needs the other. It must not know grammars, text or logits.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// What may come next. One for each choice; it is only ever called from the worker.
+///
+/// It must not panic: a release aborts where that happens, with everybody who is served. What an implementation cannot
+/// rule out of what it calls, it refuses before there is a constraint.
 pub trait Constraint: Send + fmt::Debug {
     /// Bits of the tokens that may come next, one `u32` word for 32 tokens, and none past its end; `None`: any may.
     /// It may be asked again before a token is chosen.
@@ -38,28 +42,36 @@ pub fn allows(mask: &[u32], token: u32) -> bool {
     mask.get((token / u32::BITS) as usize).is_some_and(|word| word >> (token % u32::BITS) & 1 == 1)
 }
 
-/// Asks all of them what may come next, while something else is done; without any there is no thread.
+/// Asks all of them what may come next, while something else is done; without any there is no thread, and where there is
+/// none to be had they are asked afterwards. Whatever happens to those who ask, rows without a constraint are free.
 pub(super) fn ask_during<T>(
     constraints: &mut [Option<Box<dyn Constraint>>],
     work: impl FnOnce() -> T,
 ) -> (T, Vec<Allowed<'_>>) {
-    let n = constraints.len();
-    if constraints.iter().all(Option::is_none) {
-        return (work(), vec![Ok(None); n]);
+    let bound: Vec<bool> = constraints.iter().map(Option::is_some).collect();
+    if !bound.contains(&true) {
+        return (work(), vec![Ok(None); bound.len()]);
     }
-    std::thread::scope(|scope| {
-        let ask = move || {
-            // Moved, or what is borrowed from it could not leave the thread.
-            let constraints = constraints;
-            constraints.iter_mut().map(|c| c.as_mut().map_or(Ok(None), |c| c.allowed())).collect()
-        };
-        let asked = std::thread::Builder::new().name("masks".into()).spawn_scoped(scope, ask);
+    // Whoever takes them asks: the thread, or nobody but the caller is left to do it.
+    let unasked = Mutex::new(Some(constraints));
+    let take = || unasked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (done, asked) = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("masks".into());
+        let asked = thread.spawn_scoped(scope, || take().map(ask));
         let done = work();
-        let masks = match asked.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(masks)) => masks,
-            Ok(Err(_)) => vec![Err(ConstraintError("it ended in a panic".into())); n],
-            Err(error) => vec![Err(ConstraintError(format!("there is no thread for it: {error}"))); n],
-        };
-        (done, masks)
-    })
+        (done, asked.map_or(Ok(None), std::thread::ScopedJoinHandle::join))
+    });
+    let masks = match asked {
+        Ok(asked) => asked.or_else(|| take().map(ask)),
+        Err(_) => None,
+    };
+    let failed = |bound: &bool| {
+        let failed = || Err(ConstraintError("it ended in a panic".into()));
+        if *bound { failed() } else { Ok(None) }
+    };
+    (done, masks.unwrap_or_else(|| bound.iter().map(failed).collect()))
+}
+
+fn ask(constraints: &mut [Option<Box<dyn Constraint>>]) -> Vec<Allowed<'_>> {
+    constraints.iter_mut().map(|c| c.as_mut().map_or(Ok(None), |c| c.allowed())).collect()
 }

@@ -139,11 +139,14 @@ pub struct Place(Share);
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) job: Job,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Stamped>,
     pub(super) cancelled: Cancelled,
     pub(super) waits: Waits,
     pub(super) at: Instant,
 }
+
+/// An event and when it happened.
+pub(super) type Stamped = (Event, Instant);
 
 /// For each choice, whether nobody wants more of it.
 pub(super) type Cancelled = Arc<[AtomicBool]>;
@@ -215,7 +218,7 @@ impl EngineHandle {
         let waits = Waits { _place: place, _tokens: tokens };
         let arrival = Arrival { job, events, cancelled: cancelled.clone(), waits, at };
         self.arrivals.send(arrival).map_err(|_| Refused::Ended)?;
-        Ok(Events { stream, cancelled })
+        Ok(Events { stream, cancelled, at })
     }
 
     fn retry_after(&self) -> u32 {
@@ -235,8 +238,9 @@ fn most_events(job: &Job) -> usize {
 /// What becomes of one request. Dropping it cancels all of it.
 #[derive(Debug)]
 pub struct Events {
-    stream: mpsc::Receiver<Event>,
+    stream: mpsc::Receiver<Stamped>,
     cancelled: Cancelled,
+    at: Instant,
 }
 
 impl Events {
@@ -245,12 +249,25 @@ impl Events {
     /// # Cancel safety
     /// No event is lost.
     pub async fn recv(&mut self) -> Option<Event> {
-        self.stream.recv().await
+        let stamped = self.stream.recv().await?;
+        Some(self.received(stamped))
     }
 
     /// The same for a thread that may wait.
     pub fn blocking_recv(&mut self) -> Option<Event> {
-        self.stream.blocking_recv()
+        let stamped = self.stream.blocking_recv()?;
+        Some(self.received(stamped))
+    }
+
+    fn received(&mut self, (event, at): Stamped) -> Event {
+        self.at = at;
+        event
+    }
+
+    /// When what was received last happened, however long it has waited to be received.
+    #[must_use]
+    pub const fn at(&self) -> Instant {
+        self.at
     }
 
     /// Ends one choice before the next step. Events that it had already may still come, and no `Finished`.

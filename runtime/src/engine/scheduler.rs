@@ -61,7 +61,7 @@ pub struct Scheduler {
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Tokens of admitted sequences that were looked for in the cache.
+    /// Tokens of sequences that were looked for in the cache when they were first admitted.
     pub looked_for: u64,
     /// Those of them that were there.
     pub found: u64,
@@ -119,15 +119,22 @@ impl Scheduler {
         fits
     }
 
-    /// Forgets a sequence, wherever it stands.
-    pub fn remove(&mut self, id: SequenceId) {
-        for list in [&mut self.waiting, &mut self.running] {
-            if let Some(at) = list.iter().position(|s| s.id == id) {
-                let mut sequence = list.remove(at);
-                self.pool.give(&sequence.release());
-                self.tenants.leave(sequence.tenant);
-            }
+    /// Forgets a sequence, wherever it stands, and gives it back. Of those who wait for it to read their prompt, the
+    /// first does so now.
+    pub fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        let at = |list: &[Sequence]| list.iter().position(|s| s.id == id);
+        let mut sequence = match (at(&self.waiting), at(&self.running)) {
+            (Some(at), _) => self.waiting.remove(at),
+            (None, Some(at)) => self.running.remove(at),
+            (None, None) => return None,
+        };
+        self.pool.give(&sequence.release());
+        self.tenants.leave(sequence.tenant);
+        let next = self.waiting.iter().filter(|s| s.after() == Some(id)).map(|s| s.id).min();
+        for other in self.waiting.iter_mut().filter(|s| s.after() == Some(id)) {
+            other.wait_for(next.filter(|next| *next != other.id));
         }
+        Some(sequence)
     }
 
     /// Admits whom there is room for.
@@ -139,9 +146,7 @@ impl Scheduler {
             let ready = (0..self.waiting.len()).filter(|at| ready(&self.waiting[*at]));
             let Some(at) = ready.min_by_key(|at| self.order(&self.waiting[*at])) else { break };
             let next = &mut self.waiting[at];
-            let readable = next.readable();
-            let looked_for = readable.len();
-            let shared = self.pool.share(readable);
+            let shared = self.pool.share(next.readable());
             let cached = next.begin(shared);
             // Room for one more block of everybody, or those who run would soon have to give way.
             let kept = count(&self.running);
@@ -153,8 +158,12 @@ impl Scheduler {
             let fresh = self.pool.take(lacks).expect("there are as many, and more");
             let mut next = self.waiting.swap_remove(at);
             next.grow(fresh);
-            self.counts.looked_for += looked_for as u64 * u64::from(BLOCK_TOKENS);
-            self.counts.found += u64::from(cached);
+            next.wait_for(None);
+            // Once for each, as vLLM counts; and nobody looks for what is computed anyway.
+            if next.preemptions() == 0 && !next.wants_rows() {
+                self.counts.looked_for += u64::from(next.n_tokens());
+                self.counts.found += u64::from(cached);
+            }
             admitted.push(Admitted { id: next.id, cached });
             let at = self.running.partition_point(|s| s.id < next.id);
             self.running.insert(at, next);
@@ -169,8 +178,9 @@ impl Scheduler {
     }
 
     /// Whose turn is first.
-    fn order(&self, waiting: &Sequence) -> (u64, i32, SequenceId) {
-        (self.tenants.served(waiting.tenant), waiting.priority(), waiting.id)
+    fn order(&self, waiting: &Sequence) -> (u64, Tenant, i32, SequenceId) {
+        // Of tenants that have had as much, one is first, whatever its requests say of themselves.
+        (self.tenants.served(waiting.tenant), waiting.tenant, waiting.priority(), waiting.id)
     }
 
     /// The next step, or `None` when nobody runs. Who finds no block to grow gives way first.

@@ -107,6 +107,11 @@ impl Sequence {
         self.after
     }
 
+    /// It waits for this one instead, or for nobody any more.
+    pub const fn wait_for(&mut self, after: Option<SequenceId>) {
+        self.after = after;
+    }
+
     /// Whether it has all of its prompt in the cache.
     #[must_use]
     pub const fn has_read(&self) -> bool {
@@ -183,7 +188,6 @@ impl Sequence {
 
     /// Starts with blocks of others that hold its beginning; gives how many tokens need not be computed.
     pub fn begin(&mut self, shared: Vec<u32>) -> u32 {
-        self.after = None;
         self.n_known = u32::try_from(shared.len()).expect("there are fewer blocks than tokens");
         self.n_cached = self.n_known * BLOCK_TOKENS;
         self.blocks = shared;

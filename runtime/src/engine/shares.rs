@@ -9,7 +9,6 @@
 //! nobody, however many requests they send, keeps others from a place.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tenants::Tenant;
@@ -71,7 +70,7 @@ impl Shares {
     /// So much of it for this tenant, if it may have that.
     pub(super) fn take(self: &Arc<Self>, tenant: Tenant, n: u64) -> Option<Share> {
         let taken = self.ledger().take(tenant, n);
-        taken.then(|| Share { of: self.clone(), tenant, n: AtomicU64::new(n) })
+        taken.then(|| Share { of: self.clone(), tenant, n })
     }
 
     /// How much of it is taken.
@@ -85,17 +84,17 @@ impl Shares {
     }
 }
 
-/// What somebody has of it. Dropping it gives back what was not given back before.
+/// What somebody has of it. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Share {
     of: Arc<Shares>,
     pub(super) tenant: Tenant,
-    n: AtomicU64,
+    n: u64,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.ledger().give(self.tenant, self.n.swap(0, Relaxed));
+        self.of.ledger().give(self.tenant, self.n);
     }
 }
 
@@ -158,10 +157,9 @@ mod tests {
                     held.extend(taken);
                 }
                 _ if held.is_empty() => {}
-                _ => drop(held.swap_remove((draw / 8) as usize % held.len())),
+                _ => drop(held.swap_remove(usize::try_from(draw / 8).unwrap() % held.len())),
             }
-            let sum =
-                |of: &dyn Fn(&&Share) -> bool| held.iter().filter(of).map(|s| s.n.load(Relaxed)).sum::<u64>();
+            let sum = |of: &dyn Fn(&&Share) -> bool| held.iter().filter(of).map(|s| s.n).sum::<u64>();
             assert_eq!(shares.taken(), sum(&|_| true));
             assert!(sum(&|share| share.tenant == A) <= 40 && shares.taken() <= 50);
         }

@@ -180,8 +180,9 @@ impl Worker {
     }
 
     fn forget(&mut self, id: SequenceId) {
+        // Also of who waits again after giving way.
         if let (Some(sequence), Some((request, choice))) =
-            (self.scheduler.running(id), self.requests.get_mut(id))
+            (self.scheduler.remove(id), self.requests.get_mut(id))
         {
             let count = |tokens: &[u32]| u32::try_from(tokens.len()).unwrap_or(u32::MAX);
             let (prompt, answer) = sequence.tokens();
@@ -191,7 +192,6 @@ impl Worker {
                 self.observer.choice(&seen);
             }
         }
-        self.scheduler.remove(id);
         let ended = self.requests.remove(id).filter(|request| request.most_generated > 0);
         if let Some(Request { n, max_tokens, most_generated, .. }) = ended {
             self.observer.request(&RequestSeen { n, max_tokens, most_generated });

@@ -184,6 +184,7 @@ impl Generation {
                     self.token(choice, token, told);
                 }
                 Some(Event::Finished { reason: FinishReason::Deadline, .. }) => {
+                    self.measure.late();
                     self.failed(ApiError::too_long());
                 }
                 Some(Event::Finished { choice, reason }) => self.finished(choice, reason),
@@ -200,7 +201,7 @@ impl Generation {
     }
 
     fn token(&mut self, number: u16, token: u32, told: Option<Told>) {
-        self.measure.token(number);
+        self.measure.token(number, self.events.at());
         self.usage.completion += 1;
         self.begin();
         let Some(choice) = self.choices.get_mut(usize::from(number)).filter(|choice| !choice.ended) else {
@@ -241,7 +242,7 @@ impl Generation {
     fn end(&mut self, number: u16, end: End) {
         let index = usize::from(number);
         self.choices[index].ended = true;
-        self.measure.finished(end.reason);
+        self.measure.finished(end.reason, self.events.at());
         self.ready.push_back((index, Part::End(end)));
         if self.choices.iter().all(|choice| choice.ended) {
             self.events.close();

@@ -1,6 +1,7 @@
-//! What a client sees of a request: when tokens reach it and how its answers end.
+//! What becomes of a request: when it has its tokens and how its answers end.
 //!
-//! In: what the listener hands on. Out: series that are measured there, as vLLM measures them.
+//! In: what the listener hears of, with the time at which it happened in the engine: a client that reads slowly makes no
+//! token late. Out: series.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +17,21 @@ const STOP: &str = "stop";
 const LENGTH: &str = "length";
 const ABORT: &str = "abort";
 const ERROR: &str = "error";
+/// And in ours.
+const DEADLINE: &str = "deadline";
 /// Where a prompt's tokens come from, in vLLM's words.
 const COMPUTED: &str = "local_compute";
 const CACHED: &str = "local_cache_hit";
 
 /// A counter that has never counted is zero, not absent.
 pub(super) fn zero(metrics: &Metrics) {
-    for outcome in [STOP, LENGTH, ABORT, ERROR] {
+    for outcome in [STOP, LENGTH, ABORT, ERROR, DEADLINE] {
         finished(metrics, outcome, 0);
     }
     for source in [COMPUTED, CACHED] {
         prompt(metrics, source, 0);
     }
+    cached(metrics, 0);
 }
 
 fn finished(metrics: &Metrics, outcome: &str, n: u64) {
@@ -36,6 +40,11 @@ fn finished(metrics: &Metrics, outcome: &str, n: u64) {
 
 fn prompt(metrics: &Metrics, source: &str, n: u64) {
     metrics.count_by(Metric::PromptTokensBySource, &[&metrics.model, ENGINE, source], n);
+}
+
+fn cached(metrics: &Metrics, n: u64) {
+    metrics.count(Metric::PromptTokensCached, n);
+    metrics.count_by(Metric::PromptTokensCachedBySource, &[&metrics.model, ENGINE, CACHED], n);
 }
 
 /// One request's measurements; the rest is recorded when it is dropped, however that happens.
@@ -65,12 +74,12 @@ impl RequestGuard {
         self.n_cached = cached.into();
     }
 
-    /// A token of a choice came.
-    pub fn token(&mut self, choice: u16) {
-        let (metrics, now) = (&self.metrics, Instant::now());
+    /// A choice had a token then.
+    pub fn token(&mut self, choice: u16, now: Instant) {
+        let metrics = &self.metrics;
         if self.last_tokens.is_empty() {
             metrics.count(Metric::PromptTokens, self.n_prompt);
-            metrics.count(Metric::PromptTokensCached, self.n_cached);
+            cached(metrics, self.n_cached);
             prompt(metrics, CACHED, self.n_cached);
             prompt(metrics, COMPUTED, self.n_prompt.saturating_sub(self.n_cached));
         }
@@ -82,14 +91,20 @@ impl RequestGuard {
         metrics.count(Metric::GenerationTokens, 1);
     }
 
-    /// An answer is complete.
-    pub fn finished(&mut self, reason: FinishReason) {
+    /// An answer was complete then.
+    pub fn finished(&mut self, reason: FinishReason, now: Instant) {
         self.open = self.open.saturating_sub(1);
-        self.ended(match reason {
+        let outcome = match reason {
             FinishReason::Stop => STOP,
             FinishReason::Length => LENGTH,
-            FinishReason::Deadline => ABORT,
-        });
+            FinishReason::Deadline => DEADLINE,
+        };
+        self.ended(outcome, now);
+    }
+
+    /// Its time is over, and so are all its answers.
+    pub fn late(&mut self) {
+        self.outcome = DEADLINE;
     }
 
     /// The engine failed.
@@ -97,8 +112,9 @@ impl RequestGuard {
         self.outcome = ERROR;
     }
 
-    fn ended(&self, outcome: &str) {
-        self.metrics.observe(Metric::RequestLatency, self.arrived.elapsed().as_secs_f64());
+    fn ended(&self, outcome: &str, now: Instant) {
+        let latency = now.saturating_duration_since(self.arrived).as_secs_f64();
+        self.metrics.observe(Metric::RequestLatency, latency);
         finished(&self.metrics, outcome, 1);
     }
 }
@@ -106,7 +122,7 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         for _ in 0..self.open {
-            self.ended(self.outcome);
+            self.ended(self.outcome, Instant::now());
         }
     }
 }

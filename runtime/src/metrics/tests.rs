@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::engine::FinishReason;
@@ -25,15 +25,21 @@ fn what_happens_to_a_request_is_counted_however_it_ends() {
             "vllm:time_to_first_token_seconds_count{engine=\"0\",model_name=\"m\"} 0",
         ],
     );
-    let mut guard = RequestGuard::new(metrics.clone(), Instant::now(), 5, 2);
+    // What is measured is when it happened, whenever that is told.
+    let arrived = Instant::now();
+    let after = |millis| arrived + Duration::from_millis(millis);
+    let mut guard = RequestGuard::new(metrics.clone(), arrived, 5, 2);
     guard.admitted(3);
-    guard.token(0);
-    guard.token(1);
-    guard.token(0);
-    guard.finished(FinishReason::Stop);
-    guard.finished(FinishReason::Length);
+    guard.token(0, after(3));
+    guard.token(1, after(3));
+    guard.token(0, after(2003));
+    guard.finished(FinishReason::Stop, after(3000));
+    guard.finished(FinishReason::Length, after(3000));
     drop(guard);
-    drop(RequestGuard::new(metrics.clone(), Instant::now(), 7, 1));
+    drop(RequestGuard::new(metrics.clone(), arrived, 7, 1));
+    let mut late = RequestGuard::new(metrics.clone(), arrived, 7, 2);
+    late.late();
+    drop(late);
     let counts = Counts { looked_for: 96, found: 64, preemptions: 1 };
     let refusals = Refusals { requests: 0, tokens: 4 };
     let load = Load { running: 1, waiting: 2, deferred: 1, counts, refusals, ..Load::default() };
@@ -53,7 +59,12 @@ fn what_happens_to_a_request_is_counted_however_it_ends() {
             "vllm:request_success_total{engine=\"0\",finished_reason=\"abort\",model_name=\"m\"} 1",
             "vllm:time_to_first_token_seconds_count{engine=\"0\",model_name=\"m\"} 2",
             "vllm:inter_token_latency_seconds_count{engine=\"0\",model_name=\"m\"} 1",
-            "vllm:e2e_request_latency_seconds_count{engine=\"0\",model_name=\"m\"} 3",
+            "vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"0.005\"} 2",
+            "vllm:inter_token_latency_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"1\"} 0",
+            "vllm:inter_token_latency_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"2.5\"} 1",
+            "vllm:request_success_total{engine=\"0\",finished_reason=\"deadline\",model_name=\"m\"} 2",
+            "vllm:prompt_tokens_cached_by_source_total{engine=\"0\",model_name=\"m\",source=\"local_cache_hit\"} 3",
+            "vllm:e2e_request_latency_seconds_count{engine=\"0\",model_name=\"m\"} 5",
             "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25",
             "vllm:prefix_cache_queries_total{engine=\"0\",model_name=\"m\"} 96",
             "vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"m\"} 64",
@@ -67,6 +78,8 @@ fn what_happens_to_a_request_is_counted_however_it_ends() {
 fn what_the_engine_does_is_counted_and_tenants_are_bounded() {
     let metrics = Arc::new(Metrics::new("m"));
     let mut engine = EngineMetrics::new(metrics.clone());
+    metrics.context(120);
+    metrics.context(7);
     for n in 0..40 {
         let served = [Served { tenant: Tenant(n << 32 | 7), read: 10, written: 1 }];
         engine.step(&StepSeen { seconds: 0.004, served: &served });
@@ -88,6 +101,8 @@ fn what_the_engine_does_is_counted_and_tenants_are_bounded() {
             "vllm:iteration_tokens_total_sum{engine=\"0\",model_name=\"m\"} 440",
             "vllm:request_queue_time_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"0.5\"} 1",
             "vllm:request_time_per_output_token_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"0.1\"} 1",
+            "vllm:request_prompt_tokens_bucket{engine=\"0\",model_name=\"m\",le=\"50\"} 0",
+            "vllm:request_prompt_tokens_bucket{engine=\"0\",model_name=\"m\",le=\"100\"} 1",
             "vllm:request_prefill_kv_computed_tokens_sum{engine=\"0\",model_name=\"m\"} 36",
             "vllm:request_num_preemptions_sum{engine=\"0\",model_name=\"m\"} 2",
             "vllm:request_params_n_sum{engine=\"0\",model_name=\"m\"} 3",
@@ -97,6 +112,11 @@ fn what_the_engine_does_is_counted_and_tenants_are_bounded() {
             "vllm:corrupted_requests_total{engine=\"0\",model_name=\"m\"} 1",
             "llmfleet_cpu_throttled_seconds 1.5",
         ],
+    );
+    assert!(
+        !metrics
+            .text()
+            .contains("vllm:request_prompt_tokens_bucket{engine=\"0\",model_name=\"m\",le=\"200\"}")
     );
     let tenants = metrics.text().lines().filter(|l| l.contains("kind=\"read\"")).count();
     assert_eq!(tenants, 33);

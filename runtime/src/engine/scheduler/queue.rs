@@ -26,10 +26,11 @@ impl Scheduler {
         waiting.chain(running).map(|s| s.id).collect()
     }
 
-    /// Those who wait, the next first, with how many requests come before them.
+    /// Those who wait for the first time, the next first, with how many other such requests come before them.
     #[must_use]
     pub fn queue(&self) -> Vec<(SequenceId, u32)> {
-        let mut waiting: Vec<_> = self.waiting.iter().filter(|s| s.after().is_none()).collect();
+        let mut waiting: Vec<_> =
+            self.waiting.iter().filter(|s| s.after().is_none() && s.preemptions() == 0).collect();
         waiting.sort_by_key(|s| self.order(s));
         waiting.iter().map(|s| s.id).zip(0..).collect()
     }

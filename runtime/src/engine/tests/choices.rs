@@ -57,7 +57,7 @@ async fn a_prompt_of_many_choices_is_read_once() {
     let prompt: Vec<u32> = (0..70).collect();
     by_choice(submit(&engine, drawn(&prompt, 4, 5)).unwrap(), 4).await;
     // Two full blocks of the first are found by the three others.
-    assert_eq!(idle(&engine).await.counts, Counts { looked_for: 4 * 64, found: 3 * 64, preemptions: 0 });
+    assert_eq!(idle(&engine).await.counts, Counts { looked_for: 4 * 70, found: 3 * 64, preemptions: 0 });
 }
 
 #[tokio::test]

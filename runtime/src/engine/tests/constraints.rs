@@ -74,9 +74,14 @@ async fn a_constraint_that_gives_up_ends_its_own_request_only() {
     failed(&collect(refuses).await, "three");
     failed(&collect(nothing).await, "no token may come next");
     assert_eq!(collect(healthy).await.len(), 6);
-    let panics = collect(submit(&engine, InTurn::job(&[2], &[&[66], &[], &[]])).unwrap()).await;
-    failed(&panics[1..], "panic");
-    assert_eq!(collect(submit(&engine, job(&[1], 5)).unwrap()).await.len(), 6);
+    // Where threads unwind, which those of a release do not, a panic ends nobody who has no constraint either.
+    let (model, cache) = toy(Rule::Successor, 16);
+    let (worker, engine) = Worker::new(model, cache, limits(512, 4, 4));
+    let panics = submit(&engine, InTurn::job(&[2], &[&[66], &[], &[]])).unwrap();
+    let beside = submit(&engine, job(&[1], 5)).unwrap();
+    std::thread::spawn(|| worker.run());
+    failed(&collect(panics).await[1..], "panic");
+    assert_eq!(collect(beside).await.len(), 6);
 }
 
 #[tokio::test]
@@ -89,4 +94,41 @@ async fn a_constraint_outlives_a_step_that_another_request_made_fail() {
     assert!(matches!(collect(poisoned).await.as_slice(), [Event::Failed(_)]), "once for all its choices");
     assert_eq!(collect(bound).await, [next(5), next(6), next(50), end(FinishReason::Stop)]);
     assert_eq!(idle(&engine).await.blocks_used, 0);
+}
+
+/// Allows one token after the other of a list, and fails where it is told of another.
+#[derive(Clone, Debug)]
+struct Spelled(Vec<u32>, Vec<u32>);
+
+impl Constraint for Spelled {
+    fn allowed(&mut self) -> Result<Option<&[u32]>, ConstraintError> {
+        self.1 = vec![0; 10];
+        self.1[(self.0[0] / 32) as usize] |= 1 << (self.0[0] % 32);
+        Ok(Some(&self.1))
+    }
+
+    fn chosen(&mut self, token: u32) -> Result<bool, ConstraintError> {
+        let expected = self.0.remove(0);
+        if expected == token { Ok(self.0.is_empty()) } else { Err(ConstraintError(format!("{token}"))) }
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_constraint_whose_sequence_gives_way_hears_every_token_once() {
+    let engine = start(Rule::Hash, 14, 4, 12);
+    let spelled = |n: u32| (0..90).map(|i| (i * 5 + n) % 60).collect::<Vec<_>>();
+    let ask = |n: u32| {
+        let constraint: Box<dyn Constraint> = Box::new(Spelled(spelled(n), Vec::new()));
+        submit(&engine, Job { constraint: Some(constraint), ..job(&vec![n; 70], 200) }).unwrap()
+    };
+    let streams: Vec<_> = (0..8).map(ask).collect();
+    for (n, stream) in (0..).zip(streams) {
+        let expected: Vec<_> = spelled(n).into_iter().map(next).chain([end(FinishReason::Stop)]).collect();
+        assert_eq!(collect(stream).await, expected, "request {n}");
+    }
+    assert!(idle(&engine).await.counts.preemptions > 0);
 }

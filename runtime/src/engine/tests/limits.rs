@@ -23,8 +23,7 @@ async fn prompts_that_wait_are_bounded_by_their_tokens() {
 #[tokio::test]
 async fn a_tenant_that_asks_for_everything_leaves_places_to_others() {
     let (model, cache) = toy(Rule::Hash, 8);
-    let limits = EngineLimits { queue_tokens: 400, ..limits(256, 1, 8) };
-    let (_worker, engine) = Worker::new(model, cache, limits);
+    let (_worker, engine) = Worker::new(model, cache, limits(256, 1, 8));
     let of = |tenant, n| {
         let class = Class { tenant: Tenant(tenant), ..Class::default() };
         submit(&engine, Job { class, ..job(&vec![1; n], 2) })
@@ -32,12 +31,7 @@ async fn a_tenant_that_asks_for_everything_leaves_places_to_others() {
     let mut taken: Vec<_> = (0..8).map(|_| of(1, 1).unwrap()).collect();
     assert_eq!(of(1, 1).unwrap_err(), Refused::QueueFull { waiting: 8, retry_after: 1 });
     taken.push(of(2, 1).unwrap());
-    // The same of tokens: who has many gets no more of the last ones, and who has none does.
-    taken.truncate(1);
-    taken.extend([of(1, 200).unwrap(), of(1, 199).unwrap()]);
-    assert!(matches!(of(1, 50).unwrap_err(), Refused::TokensFull { asked: 50, most: 400, .. }));
-    taken.push(of(2, 100).unwrap());
-    assert_eq!(engine.load().refusals, Refusals { requests: 1, tokens: 1 });
+    assert_eq!(engine.load().refusals, Refusals { requests: 1, tokens: 0 });
 }
 
 #[tokio::test]
@@ -135,4 +129,32 @@ async fn time_ends_answers() {
     assert_eq!(collect(whole.unwrap()).await.last(), Some(&end(FinishReason::Length)));
     let load = idle(&engine).await;
     assert!(load.rates.read > 0.0 && load.rates.write > 0.0, "{:?}", load.rates);
+}
+
+/// Makes every step take a while.
+struct Slow;
+
+impl Observer for Slow {
+    fn step(&mut self, _: &StepSeen<'_>) {
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    fn choice(&mut self, _: &ChoiceSeen) {}
+    fn request(&mut self, _: &RequestSeen) {}
+    fn corrupted(&mut self) {}
+}
+
+#[tokio::test]
+async fn time_ends_every_choice_also_those_that_wait_for_the_first() {
+    let (model, cache) = toy(Rule::Hash, 64);
+    let (worker, engine) = Worker::new(model, cache, limits(2048, 2, 4));
+    std::thread::spawn(|| worker.observed_by(Box::new(Slow)).run());
+    // It reads sixteen tokens a step, and has no time to read all.
+    let deadline = Some(Instant::now() + Duration::from_millis(60));
+    let stream = submit(&engine, Job { n: 3, deadline, ..job(&vec![1; 1500], 400) }).unwrap();
+    let events = collect_rest(stream).await;
+    for choice in 0..3 {
+        let end = Event::Finished { choice, reason: FinishReason::Deadline };
+        assert_eq!(events.iter().filter(|event| **event == end).count(), 1, "{events:?}");
+    }
+    assert_eq!(idle(&engine).await.deferred, 0);
 }

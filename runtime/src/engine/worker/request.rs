@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::Event;
 use crate::engine::constraint::Constraint;
-use crate::engine::handle::{Cancelled, Waits};
+use crate::engine::handle::{Cancelled, Stamped, Waits};
 use crate::engine::observe::Times;
 use crate::engine::sampler::Sampling;
 use crate::engine::sequence::SequenceId;
@@ -28,7 +28,7 @@ pub(super) struct Request {
     pub(super) most_generated: u32,
     pub(super) logprobs: Option<u32>,
     pub(super) prompt_logprobs: Option<u32>,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Stamped>,
     pub(super) cancelled: Cancelled,
     /// Dropped when it is admitted.
     pub(super) waits: Option<Waits>,
@@ -137,6 +137,6 @@ impl Requests {
 
 /// Sends without waiting: there is room for every event, and a client that has gone is noticed before the next
 /// step.
-pub(super) fn emit(events: &mpsc::Sender<Event>, event: Event) {
-    let _ = events.try_send(event);
+pub(super) fn emit(events: &mpsc::Sender<Stamped>, event: Event) {
+    let _ = events.try_send((event, Instant::now()));
 }
