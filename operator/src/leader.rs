@@ -64,7 +64,9 @@ pub async fn run(
             return Err(Lost);
         }
         let wake = now + elector.pause();
-        let wake = elector.term().until().map_or(wake, |until| wake.min(until));
+        // Whoever waits for a lease is there when it runs out.
+        let due = elector.term().until().or_else(|| elector.held_until().filter(|held| *held > now));
+        let wake = due.map_or(wake, |due| wake.min(due));
         tokio::select! {
             () = tokio::time::sleep_until(wake.into()) => {}
             () = release.cancelled() => {

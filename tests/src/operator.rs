@@ -39,7 +39,7 @@ pub const CUDA_IMAGE: &str = "registry.invalid/llm-fleet-runtime-cuda:test";
 /// Name of the lease, as the chart's rights want it.
 pub const LEASE: &str = "llm-fleet";
 /// Namespace of the lease, as the chart was rendered for.
-pub const LEASE_NAMESPACE: &str = "llm-fleet-system";
+pub const LEASE_NAMESPACE: &str = crate::install::NAMESPACE;
 /// How long a process may take to list everything, and a namespace to get its account.
 const READY: Duration = Duration::from_secs(60);
 /// How much of a log is shown when a test fails.

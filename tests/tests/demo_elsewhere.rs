@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use e2e::lab::up::Options;
 use e2e::lab::{Lab, down, up};
 use e2e::paths::{Cache, repository};
@@ -15,6 +16,10 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lab");
 const NAME: &str = "second";
+/// Longest wait for what the cluster does by itself.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Without a new object for this long, a cluster is taken to have made all of its own.
+const STILL: Duration = Duration::from_secs(3);
 /// Kinds whose objects come and go by themselves.
 const RESTLESS: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
 
@@ -40,12 +45,24 @@ fn told(output: &Output) -> String {
 }
 
 /// Every object of the cluster.
-fn objects(lab: &Lab) -> BTreeSet<String> {
-    let kinds = lab.run_kubectl(&["api-resources", "--verbs=list", "--output=name"]).unwrap();
+fn objects(lab: &Lab) -> Result<BTreeSet<String>> {
+    let kinds = lab.run_kubectl(&["api-resources", "--verbs=list", "--output=name"])?;
     let kinds: Vec<&str> = kinds.lines().filter(|kind| !RESTLESS.contains(kind)).collect();
     let path = "jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}";
-    let all = lab.run_kubectl(&["get", &kinds.join(","), "--all-namespaces", "-o", path]).unwrap();
-    all.lines().map(str::to_owned).collect()
+    let all = lab.run_kubectl(&["get", &kinds.join(","), "--all-namespaces", "-o", path])?;
+    Ok(all.lines().map(str::to_owned).collect())
+}
+
+/// Every object of a cluster that makes no more of its own.
+async fn settled(lab: &Lab) -> BTreeSet<String> {
+    let settled = wait_for("the cluster to make nothing more", PATIENCE, async || {
+        let before = objects(lab)?;
+        tokio::time::sleep(STILL).await;
+        let after = objects(lab)?;
+        ensure!(before == after, "{:?}", after.symmetric_difference(&before));
+        Ok(after)
+    });
+    settled.await.unwrap()
 }
 
 #[tokio::test]
@@ -55,7 +72,7 @@ async fn the_demo_runs_on_a_cluster_of_somebody_else_and_leaves_it_as_it_was() {
     let options = Options { name: NAME.to_owned(), card: None, program: PathBuf::from(PROGRAM) };
     let _ended = Ended;
     let lab = up::up(&options).await.unwrap();
-    let before = objects(&lab);
+    let before = settled(&lab).await;
 
     // Nobody brings images there, and that is said before anything is made.
     let refused = demo(&lab, &[]);
@@ -64,14 +81,14 @@ async fn the_demo_runs_on_a_cluster_of_somebody_else_and_leaves_it_as_it_was() {
     let images = repository().join("target/images").display().to_string();
     let archives: Vec<&str> = words.lines().map(str::trim).filter(|line| line.starts_with(&images)).collect();
     assert_eq!(archives.len(), 3, "{words}");
-    assert_eq!(objects(&lab), before);
+    assert_eq!(objects(&lab).unwrap(), before);
     archives.iter().for_each(|archive| lab.load_image(archive.as_ref()).unwrap());
 
-    wait_for("the node to tell of its images", Duration::from_secs(90), async || {
+    wait_for("the node to tell of its images", PATIENCE, async || {
         let names =
             lab.run_kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].status.images[*].names}"])?;
         let told = ["operator:", "runtime:", "model-source:"].iter().all(|name| names.contains(name));
-        anyhow::ensure!(told, "{names}");
+        ensure!(told, "{names}");
         Ok(())
     })
     .await
@@ -84,13 +101,18 @@ async fn the_demo_runs_on_a_cluster_of_somebody_else_and_leaves_it_as_it_was() {
     for figure in ["apply_to_ready_seconds", "tokens_per_second", "ttft_seconds", "answer"] {
         println!("{figure}: {}", report[figure]);
     }
-    assert!(objects(&lab).len() > before.len());
+    assert!(objects(&lab).unwrap().len() > before.len());
 
     let removed = demo(&lab, &["--down"]);
     assert!(removed.status.success(), "{}", told(&removed));
-    let after = objects(&lab);
-    let (left, lost): (Vec<_>, Vec<_>) =
-        (after.difference(&before).collect(), before.difference(&after).collect());
-    assert!(left.is_empty() && lost.is_empty(), "left: {left:?}, lost: {lost:?}");
+    // A volume goes when its provisioner has seen that its claim has gone.
+    let as_before = wait_for("nothing to be left or lost", PATIENCE, async || {
+        let after = objects(&lab)?;
+        let (left, lost): (Vec<_>, Vec<_>) =
+            (after.difference(&before).collect(), before.difference(&after).collect());
+        ensure!(left.is_empty() && lost.is_empty(), "left: {left:?}, lost: {lost:?}");
+        Ok(())
+    });
+    as_before.await.unwrap();
     e2e::versions::print(&lab).await.unwrap();
 }

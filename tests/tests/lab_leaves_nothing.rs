@@ -20,7 +20,8 @@ use e2e::{packages, web};
 use nix::sys::signal::{Signal, kill};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lab");
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: &str = "--timeout=120s";
 
 /// Ends the lab also when the test fails.
 struct Ended(LabPaths);
@@ -58,10 +59,8 @@ async fn a_lab_is_a_cluster_and_leaves_nothing() {
     lab.load_image(&archive).unwrap();
     let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/lab.yaml");
     lab.run_kubectl(&["apply", "-f", manifests]).unwrap();
-    lab.run_kubectl(&["wait", "-n", "lab-test", "--for=condition=Ready", "pod/server", "--timeout=60s"])
-        .unwrap();
-    lab.run_kubectl(&["wait", "-n", "lab-test", "--for=condition=Ready", "pod/client", "--timeout=60s"])
-        .unwrap();
+    lab.run_kubectl(&["wait", "-n", "lab-test", "--for=condition=Ready", "pod/server", TIMEOUT]).unwrap();
+    lab.run_kubectl(&["wait", "-n", "lab-test", "--for=condition=Ready", "pod/client", TIMEOUT]).unwrap();
 
     pods_see_their_card(&lab);
     services_have_names(&lab).await;
@@ -238,7 +237,7 @@ async fn a_lab_that_was_killed_is_healed() {
     lab.load_image(&archive).unwrap();
     let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/lab.yaml");
     lab.run_kubectl(&["apply", "-f", manifests]).unwrap();
-    let ready = ["wait", "-n", "lab-test", "--for=condition=Ready", "pod/server", "--timeout=60s"];
+    let ready = ["wait", "-n", "lab-test", "--for=condition=Ready", "pod/server", TIMEOUT];
     lab.run_kubectl(&ready).unwrap();
     let in_server = |lab: &Lab, script: &str| {
         lab.run_kubectl(&["exec", "-n", "lab-test", "server", "--", "sh", "-c", script])

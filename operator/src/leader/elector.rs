@@ -171,8 +171,8 @@ impl Elector {
         let released = record.holder.is_empty() && record.lease == RELEASED;
         // A follower that finds its own name does not know whether it wrote it: that, too, has to run out.
         let free = leads || released;
-        let held_until = first_seen + record.lease.max(self.timing.lease);
-        if self.term == Term::Lost || !free && now < held_until {
+        let held = self.held_until().is_some_and(|until| now < until);
+        if self.term == Term::Lost || !free && held {
             Action::Wait
         } else if record.holder == self.identity {
             Action::Replace(self.renewed(&record, wall), resource_version)
@@ -222,6 +222,13 @@ impl Elector {
             transitions: found.record.transitions,
         };
         Some(Action::Replace(record, found.resource_version.clone()))
+    }
+
+    /// When the lease of another runs out if it is not renewed; `None` for who leads and who has seen none.
+    #[must_use]
+    pub fn held_until(&self) -> Option<Instant> {
+        let (found, at) = self.seen.as_ref().filter(|_| self.term == Term::Following)?;
+        Some(*at + found.record.lease.max(self.timing.lease))
     }
 
     /// How long to wait before the next try: between three fifths of [`Timing::retry`] and all of it.

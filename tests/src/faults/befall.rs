@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use contract::metrics::Metric;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
@@ -26,10 +27,14 @@ use crate::process::wait_for;
 
 /// The reason by which an object tells that the API server fails.
 const TELLS: &str = "ApiServerError";
+/// The metric by which the operator tells.
+const ERRORS: &str = Metric::ReconcileErrors.definition().name;
 /// How often is looked whether it does.
 const LOOK: Duration = Duration::from_millis(200);
-/// Most requests that may be befallen in a second. What is asked for without a pause makes thousands.
+/// Most requests in a second while it lasts, and what a step makes at once besides. What is asked for without a pause
+/// makes thousands.
 const MOST: u64 = 30;
+const AT_ONCE: u64 = 100;
 /// How long the last answers may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Steps with much to write; the others go undisturbed where time is short.
@@ -81,6 +86,17 @@ pub enum What {
     Full,
 }
 
+/// Who tells of what befalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody need: nothing fails that is not put right at once, or the operator ends.
+    ByNobody,
+    /// One condition of an object: some write fails, and statuses can be written.
+    ByCondition,
+    /// The operator's metric: a status cannot be written either.
+    ByMetric,
+}
+
 /// Something that befalls.
 #[derive(Clone, Copy)]
 pub struct Trouble {
@@ -90,8 +106,8 @@ pub struct Trouble {
     pub what: What,
     /// How long it lasts at each step.
     pub lasts: Duration,
-    /// Whether objects are to tell of it: some write fails, and statuses can be written.
-    pub told: bool,
+    /// Who is to tell of it.
+    pub told: Told,
 }
 
 /// What came of it.
@@ -103,8 +119,10 @@ pub struct Outcome {
     pub course: Course,
     /// Whether an object told of it.
     pub told: bool,
-    /// Most requests that were befallen at one step.
+    /// Most requests while it lasted at one step.
     pub most: u64,
+    /// How many reconciliations failed, as the operator counts them.
+    pub errors: f64,
 }
 
 impl Trouble {
@@ -115,6 +133,7 @@ impl Trouble {
     }
 
     async fn begin(&self, plane: &ControlPlane, proxy: &Proxy) -> Result<()> {
+        proxy.set(Pass);
         match self.what {
             What::Requests(rule) | What::Events(rule) => proxy.set(rule),
             What::Killed => plane.kill_api_server().await?,
@@ -125,10 +144,11 @@ impl Trouble {
         Ok(())
     }
 
+    /// How often it befell something.
     async fn end(&self, plane: &ControlPlane, proxy: &Proxy) -> Result<u64> {
-        let befallen = proxy.tried();
         match self.what {
             What::Requests(_) | What::Events(_) => {
+                let befallen = proxy.tried();
                 proxy.set(Pass);
                 return Ok(befallen);
             }
@@ -164,7 +184,7 @@ impl Trouble {
         let mut operator = site.launch(&launch).await?;
         let player = Player::new(client, &namespace, node);
         let world = World { client, namespace: &namespace, node: node.name(), player: &player };
-        let mut outcome = Outcome { tried: 0, course: Course::default(), told: false, most: 0 };
+        let mut outcome = Outcome { tried: 0, course: Course::default(), told: false, most: 0, errors: 0.0 };
         let mut names = Names::new(&namespace, node.name());
         let lived = tokio::select! {
             lived = self.live((stage, &world), (&launch, &proxy, &mut operator), (&mut names, &mut outcome), expected) => lived,
@@ -172,6 +192,7 @@ impl Trouble {
         };
         lived.with_context(|| format!("{}\n{}", self.name, operator.about(&namespace)))?;
         wait_for("the last answer", LIMIT, async || proxy.is_idle()).await?;
+        outcome.errors = operator.metric(ERRORS).await?;
         let course = &mut outcome.course;
         course.writes = proxy.writes();
         course.writes.retain(|write| write.change.is_some());
@@ -201,13 +222,13 @@ impl Trouble {
                 self.begin(plane, proxy).await?;
                 step.act(world).await?;
                 outcome.told |= self.watch(world).await?;
-                let befallen = self.end(plane, proxy).await?;
-                outcome.tried += befallen;
-                outcome.most = outcome.most.max(befallen);
+                outcome.most = outcome.most.max(proxy.asked());
+                outcome.tried += self.end(plane, proxy).await?;
             } else {
                 step.act(world).await?;
                 self.begin(plane, proxy).await?;
                 tokio::time::sleep(self.lasts).await;
+                outcome.most = outcome.most.max(proxy.asked());
                 outcome.tried += self.end(plane, proxy).await?;
             }
             let reached = tokio::select! {
@@ -245,7 +266,7 @@ impl Trouble {
 
     /// How a life with this trouble differs from one without.
     pub fn compare(&self, outcome: &mut Outcome, expected: &Course) {
-        let Outcome { tried, course, told, most } = outcome;
+        let Outcome { tried, course, told, most, errors } = outcome;
         let pairs = expected.states.iter().zip(&course.states);
         let found = pairs.zip(Step::ALL).flat_map(|((expected, found), step)| {
             let all = differences(expected, found).into_iter();
@@ -255,12 +276,17 @@ impl Trouble {
         if *tried == 0 {
             found.push("it was never made".to_owned());
         }
-        if self.told && !*told {
+        if self.told == Told::ByCondition && !*told {
             found.push("no object told of it".to_owned());
         }
-        let bound = MOST * self.lasts.as_secs();
-        if matches!(self.what, What::Requests(_)) && *most > bound {
+        if self.told == Told::ByMetric && *errors == 0.0 {
+            found.push(format!("{ERRORS} did not tell of it"));
+        }
+        if *most > AT_ONCE + MOST * self.lasts.as_secs() {
             found.push(format!("a hot loop: {most} requests in {:?}", self.lasts));
+        }
+        for (expected, found) in expected.states.iter().zip(&course.states) {
+            course.orphans += found.keys().filter(|key| !expected.contains_key(*key)).count() as u64;
         }
         course.differences.extend(found);
         course.compare_counts(&expected.counts);

@@ -11,6 +11,7 @@ use anyhow::Result;
 use contract::labels;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -70,7 +71,7 @@ impl<'a> Player<'a> {
     pub async fn play(&self) {
         let mut seen = BTreeMap::new();
         let mut gates = self.gates.subscribe();
-        let mut events = watcher(self.pods.clone(), watcher::Config::default()).boxed();
+        let mut events = watcher(self.pods.clone(), watcher::Config::default()).default_backoff().boxed();
         loop {
             tokio::select! {
                 event = events.next() => self.see(event, &mut seen),

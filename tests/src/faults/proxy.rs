@@ -114,6 +114,12 @@ impl Proxy {
         self.shared.counts().tried
     }
 
+    /// How many requests there were since the present rule was set.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.shared.counts().times.values().sum()
+    }
+
     /// How many writes that change state were asked for, forwarded or not.
     #[must_use]
     pub fn changes(&self) -> u64 {

@@ -15,6 +15,8 @@ use crate::paths::repository;
 const FRAGMENTS: &str = "target/reports/faults";
 /// Below the repository: the report.
 const REPORT: &str = "target/reports/faults.json";
+/// The tests that leave a part each.
+pub const PARTS: [&str; 5] = ["kills", "matrix", "leader_ends", "leader_freezes", "leader_leases"];
 /// Says that a test is to try everything, also what takes long; set by `make faults`.
 const EVERYTHING: &str = "LLMFLEET_FAULTS";
 
@@ -39,7 +41,7 @@ pub struct Fault {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fragment {
-    /// Writes of the undisturbed run.
+    /// Writes before and after which the operator was killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writes_enumerated: Option<u64>,
     /// How often the operator was killed.
@@ -65,6 +67,7 @@ pub struct Fragment {
 impl Fragment {
     /// Leaves it for the report, in place of what this part left before.
     pub fn leave(&self, part: &str) -> Result<()> {
+        ensure!(PARTS.contains(&part), "{part} is no part of the report");
         let folder = folder();
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(format!("{part}.json")), serde_json::to_vec_pretty(self)?)?;
@@ -96,21 +99,20 @@ pub fn forget() -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
+    let report = repository().join(REPORT);
+    if report.exists() {
+        fs::remove_file(report)?;
+    }
     Ok(())
 }
 
 /// Writes the report from what the parts left, prints it, and fails if anything in it is not as it must be.
 pub fn gather() -> Result<()> {
     let mut fragments = Vec::new();
-    let mut files = fs::read_dir(folder())
-        .context("no part of the fault tests left anything")?
-        .collect::<Result<Vec<_>, _>>()?;
-    files.sort_by_key(fs::DirEntry::file_name);
-    for file in files {
-        let text = fs::read(file.path())?;
-        let fragment: Fragment =
-            serde_json::from_slice(&text).with_context(|| file.path().display().to_string())?;
-        fragments.push(fragment);
+    for part in PARTS {
+        let file = folder().join(format!("{part}.json"));
+        let read = || anyhow::Ok(serde_json::from_slice(&fs::read(&file)?)?);
+        fragments.push(read().with_context(|| format!("what the part {part} left: {}", file.display()))?);
     }
     let report = Report::of(fragments)?;
     let path = repository().join(REPORT);

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use contract::geometry::ModelGeometry;
 use contract::inspect::{Format, Inspection};
 use contract::labels::{GROUP, VERSION};
@@ -22,10 +22,11 @@ use crate::process::wait_for;
 
 /// Longest wait for anything. What must be quicker is measured by the test.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// Without a write for this long, an object is taken to be settled.
-const QUIET: Duration = Duration::from_secs(2);
-/// How long a settled object is watched: longer than the pause between two looks at what tells of no changes.
-const WATCHED: Duration = Duration::from_secs(6);
+/// Without a write for this long, an object is taken to be settled: longer than the pause between two looks at what
+/// tells of no changes.
+const QUIET: Duration = Duration::from_secs(6);
+/// How often is looked for one. The whole audit log is read each time.
+const LOOK: Duration = Duration::from_millis(200);
 /// Most calls about settled objects meanwhile. A loop that is hot makes hundreds.
 const FEW: usize = 20;
 
@@ -98,29 +99,29 @@ impl Scene<'_> {
         Ok(self.calls()?.into_iter().filter(Call::writes).collect())
     }
 
-    /// Waits until the operator has written all that it wants, and fails if it goes on writing or asking after that.
+    /// Waits until the operator has written all that it wants, and fails if it never ceases, or asks without a pause.
     pub async fn settles(&self) -> Result<()> {
-        let (mut count, mut since) = (0, Instant::now());
-        self.wait("the last write", async || {
-            let now = self.writes()?.len();
-            if now != count {
-                (count, since) = (now, Instant::now());
-            }
-            ensure!(since.elapsed() > QUIET, "{now} writes");
-            Ok(())
-        })
-        .await?;
-        let before = self.calls()?.len();
-        tokio::time::sleep(WATCHED).await;
-        let later = self.calls()?.split_off(before);
-        ensure!(later.len() <= FEW, "a hot loop: {later:?}");
         // What the API server refuses may be tried again, now and then.
-        let writes: Vec<_> = later.iter().filter(|call| call.writes() && call.code < 400).collect();
-        let said = self.operator.about(&self.namespace);
-        ensure!(writes.is_empty(), "written after everything had settled: {writes:?}\n{said}");
+        let written = |calls: &[Call]| calls.iter().filter(|call| call.writes() && call.code < 400).count();
+        let mut quiet = (0, 0, Instant::now());
+        let later = self.wait("the last write", async || {
+            tokio::time::sleep(LOOK).await;
+            let mut calls = self.calls()?;
+            let (writes, before, since) = quiet;
+            if written(&calls) != writes || since.elapsed() < QUIET {
+                if written(&calls) != writes {
+                    quiet = (written(&calls), calls.len(), Instant::now());
+                }
+                bail!("{} writes", written(&calls));
+            }
+            Ok(calls.split_off(before))
+        });
+        let later = later.await?;
+        ensure!(later.len() <= FEW, "a hot loop: {later:?}");
         println!(
-            "{}: {count} writes, then {} calls and no write in {WATCHED:?}",
+            "{}: {} writes, then {} calls and no write in {QUIET:?}",
             self.namespace,
+            quiet.0,
             later.len()
         );
         Ok(())

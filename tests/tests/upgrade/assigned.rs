@@ -17,6 +17,7 @@ use super::steps::{NEWER, Walk};
 /// The user and the volumes' group that the manifest names.
 const USER: i64 = 1_000_680_000;
 const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/assigned-users.yaml");
+const NO_CAPABILITY: &str = "0000000000000000";
 const LABEL: &str = "test.llmfleet.dev/users=assigned";
 
 /// The operator, its test, a fetch and a model, each under a user that nobody but the cluster knows.
@@ -72,7 +73,8 @@ fn named(pod: &Pod) -> (Option<i64>, Option<i64>, Option<i64>) {
     (context.run_as_user, context.run_as_group, context.fs_group)
 }
 
-/// Programs that run as the assigned user and group 0, as the kernel names them.
+/// Programs that run as the assigned user and group 0, as the kernel names them: without a capability, without a way to
+/// get one, and with a root that they cannot write.
 fn programs() -> Result<BTreeSet<String>> {
     let mut programs = BTreeSet::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -81,6 +83,20 @@ fn programs() -> Result<BTreeSet<String>> {
         let of =
             |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
         if of("Uid:") == Some(&USER.to_string()) && of("Gid:") == Some("0") {
+            for (key, value) in [("CapEff:", NO_CAPABILITY), ("CapBnd:", NO_CAPABILITY), ("NoNewPrivs:", "1")]
+            {
+                ensure!(of(key) == Some(value), "{key} {:?} of {:?}", of(key), of("Name:"));
+            }
+            let mounts = std::fs::read_to_string(entry.path().join("mountinfo"))?;
+            // Mount point and options are the fifth and sixth field.
+            let is_root = |fields: &Vec<&str>| fields.get(4) == Some(&"/");
+            let root = mounts.lines().map(|line| line.split(' ').collect()).find(is_root);
+            let options = root.and_then(|fields| fields.get(5).copied()).unwrap_or_default();
+            ensure!(
+                options.split(',').any(|option| option == "ro"),
+                "the root of {:?}: {options}",
+                of("Name:")
+            );
             programs.extend(of("Name:").map(str::to_owned));
         }
     }
