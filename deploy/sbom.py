@@ -61,9 +61,12 @@ def linked(program, platform):
     return uses
 
 
-def crates(uses):
+def crates(uses, platform):
     """A component and the texts of its licences per crate."""
-    metadata = json.loads(output("cargo", "metadata", "--locked", "--offline", "--format-version", "1"))
+    # It wants to see crates that no build has fetched, and so may have to fetch them.
+    metadata = json.loads(
+        output("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", platform)
+    )
     packages = {(package["name"], package["version"]): package for package in metadata["packages"]}
     lock = tomllib.loads(pathlib.Path("Cargo.lock").read_text())
     checksums = {(package["name"], package["version"]): package.get("checksum") for package in lock["package"]}
@@ -175,7 +178,7 @@ def main():
     root = pathlib.Path(root)
     compiler = dict(line.split(": ", 1) for line in output("rustc", "-vV").splitlines() if ": " in line)
     uses = linked(program, compiler["host"])
-    linked_parts = list(crates(uses))
+    linked_parts = list(crates(uses, platform))
     itself = next(component for component, _ in linked_parts if component["name"] == program)
     binary = (root / "usr/bin" / program).read_bytes()
     itself |= {"type": "application", "hashes": [{"alg": "SHA-256", "content": sha256(binary)}]}

@@ -17,6 +17,8 @@ use super::steps::{NEWER, Walk};
 /// The user and the volumes' group that the manifest names.
 const USER: i64 = 1_000_680_000;
 const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/assigned-users.yaml");
+/// The operator and the runtime; the kernel names programs by fifteen letters.
+const OURS: [&str; 2] = ["llm-fleet-opera", "llm-fleet-runti"];
 const NO_CAPABILITY: &str = "0000000000000000";
 const LABEL: &str = "test.llmfleet.dev/users=assigned";
 
@@ -41,9 +43,7 @@ pub(crate) async fn users(walk: &Walk<'_>, file: &File) -> Result<()> {
     }
     let programs = programs()?;
     println!("  run by user {USER} and group 0: {programs:?}");
-    for program in ["llm-fleet-opera", "llm-fleet-runti"] {
-        ensure!(programs.contains(program), "{program} is run by another");
-    }
+    ensure!(OURS.iter().all(|ours| programs.contains(*ours)), "one of {OURS:?} is run by another");
     case.delete("llm").await?;
     case.until_empty().await
 }
@@ -73,8 +73,8 @@ fn named(pod: &Pod) -> (Option<i64>, Option<i64>, Option<i64>) {
     (context.run_as_user, context.run_as_group, context.fs_group)
 }
 
-/// Programs that run as the assigned user and group 0, as the kernel names them: without a capability, without a way to
-/// get one, and with a root that they cannot write.
+/// Programs that run as the assigned user and group 0, as the kernel names them: ours without a capability, without a
+/// way to get one, and with a root that they cannot write.
 fn programs() -> Result<BTreeSet<String>> {
     let mut programs = BTreeSet::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -83,22 +83,25 @@ fn programs() -> Result<BTreeSet<String>> {
         let of =
             |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
         if of("Uid:") == Some(&USER.to_string()) && of("Gid:") == Some("0") {
-            for (key, value) in [("CapEff:", NO_CAPABILITY), ("CapBnd:", NO_CAPABILITY), ("NoNewPrivs:", "1")]
-            {
-                ensure!(of(key) == Some(value), "{key} {:?} of {:?}", of(key), of("Name:"));
+            if of("Name:").is_some_and(|name| OURS.contains(&name)) {
+                is_confined(&of, &std::fs::read_to_string(entry.path().join("mountinfo"))?)?;
             }
-            let mounts = std::fs::read_to_string(entry.path().join("mountinfo"))?;
-            // Mount point and options are the fifth and sixth field.
-            let is_root = |fields: &Vec<&str>| fields.get(4) == Some(&"/");
-            let root = mounts.lines().map(|line| line.split(' ').collect()).find(is_root);
-            let options = root.and_then(|fields| fields.get(5).copied()).unwrap_or_default();
-            ensure!(
-                options.split(',').any(|option| option == "ro"),
-                "the root of {:?}: {options}",
-                of("Name:")
-            );
             programs.extend(of("Name:").map(str::to_owned));
         }
     }
     Ok(programs)
+}
+
+fn is_confined<'s>(of: &impl Fn(&str) -> Option<&'s str>, mounts: &str) -> Result<()> {
+    for (key, value) in [("CapEff:", NO_CAPABILITY), ("CapBnd:", NO_CAPABILITY), ("NoNewPrivs:", "1")] {
+        ensure!(of(key) == Some(value), "{key} {:?} of {:?}", of(key), of("Name:"));
+    }
+    // Mount point and options are the fifth and sixth field.
+    let root = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields.get(4) == Some(&"/"));
+    let options = root.and_then(|fields| fields.get(5).copied()).unwrap_or_default();
+    ensure!(options.split(',').any(|option| option == "ro"), "the root of {:?}: {options}", of("Name:"));
+    Ok(())
 }
