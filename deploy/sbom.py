@@ -178,7 +178,7 @@ def main():
     root = pathlib.Path(root)
     compiler = dict(line.split(": ", 1) for line in output("rustc", "-vV").splitlines() if ": " in line)
     uses = linked(program, compiler["host"])
-    linked_parts = list(crates(uses, platform))
+    linked_parts = list(crates(uses, compiler["host"]))
     itself = next(component for component, _ in linked_parts if component["name"] == program)
     binary = (root / "usr/bin" / program).read_bytes()
     itself |= {"type": "application", "hashes": [{"alg": "SHA-256", "content": sha256(binary)}]}
