@@ -6,6 +6,9 @@
 
 mod element;
 mod kernel;
+mod spans;
+
+use std::sync::PoisonError;
 
 use half::f16;
 
@@ -14,7 +17,10 @@ use crate::format::BLOCK;
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
 use element::Element;
-use kernel::Attend;
+use kernel::{Attend, SPAN, To};
+use spans::{Merge, Waves};
+
+pub(crate) use spans::SCRATCH;
 
 /// Positions of a cache block.
 pub const CACHE_BLOCK: usize = 32;
@@ -211,15 +217,38 @@ impl Kernels {
         // Each task writes its own tile's rows, and no two may be the same.
         assert!(attention.tiles.is_sorted_by(|a, b| a.last <= b.first), "tiles do not overlap");
         let out = Shared::new(y);
-        let n_tasks = attention.tiles.len() * heads.kv_heads;
-        let run = |task: usize| {
-            // The last tiles of a prompt see the most: whoever takes one should not be the last to begin.
-            let task = n_tasks - 1 - task;
-            let tile = attention.tiles[task / heads.kv_heads];
-            let head = task % heads.kv_heads;
-            self.isa().run(Attend { attention, tile, head, qkv, keys: cache.0, values: cache.1, y: &out });
+        let n_pieces = attention.tiles.len() * heads.kv_heads;
+        let piece = |index: usize| (attention.tiles[index / heads.kv_heads], index % heads.kv_heads);
+        let attend = |index: usize, to: To<'_>| {
+            let (tile, head) = piece(index);
+            self.isa().run(Attend { attention, tile, head, qkv, keys: cache.0, values: cache.1, to });
         };
-        // A step of very many tokens has more pieces than the pool can number.
+        let Some(waves) = Waves::of(attention, self.threads()) else {
+            // The last tiles of a prompt see the most: whoever takes one should not be the last to begin.
+            return self.all_tasks(n_pieces, |task| attend(n_pieces - 1 - task, To::Results(&out)));
+        };
+        let mut scratch = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        let (states, partials) = scratch.split_at_mut(waves.states);
+        let states = Shared::new(states);
+        for wave in waves.all() {
+            let places = Shared::new(&mut *partials);
+            self.all_tasks(n_pieces * wave.len(), |task| {
+                let (place, index) = (task / n_pieces, task % n_pieces);
+                let (span, (tile, _)) = (wave.start + place, piece(index));
+                let last = attention.positions[tile.first as usize..tile.last as usize].iter().max();
+                if last.is_some_and(|last| *last as usize >= span * SPAN) {
+                    attend(index, To::Partial { to: &places, start: place * waves.a_span, span });
+                }
+            });
+            self.all_tasks(n_pieces, |index| {
+                let ((tile, head), spans) = (piece(index), wave.clone());
+                self.isa().run(Merge { attention, tile, head, spans, partials, states: &states, y: &out });
+            });
+        }
+    }
+
+    /// Runs any number of tasks: a step of very many tokens has more than the pool can number.
+    fn all_tasks(&self, n_tasks: usize, run: impl Fn(usize) + Sync) {
         let per_batch = usize::from(u16::MAX);
         for first in (0..n_tasks).step_by(per_batch) {
             self.pool.par_for(per_batch.min(n_tasks - first), |task| run(first + task));

@@ -48,13 +48,16 @@ pub struct Kernels {
     isa: Isa,
     pool: ThreadPool,
     activations: Mutex<Vec<activations::Group>>,
+    /// What spans of long contexts leave for each other.
+    partials: Mutex<Vec<f32>>,
 }
 
 impl Kernels {
     /// Kernels of `isa` on `threads` threads, the caller's among them.
     #[must_use]
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, pool: ThreadPool::new(threads), activations: Mutex::new(Vec::new()) }
+        let partials = Mutex::new(vec![0.0; attention::SCRATCH]);
+        Self { isa, pool: ThreadPool::new(threads), activations: Mutex::new(Vec::new()), partials }
     }
 
     /// The instruction set in use.

@@ -43,21 +43,16 @@ impl Element for f16 {
 
     #[inline(always)]
     fn load<L: Lanes>(l: L, row: &[f16], part: usize) -> L::F32 {
-        let mut bytes = [0; 2 * LANES];
-        for (two, number) in bytes.chunks_exact_mut(2).zip(&row[part * LANES..][..LANES]) {
-            two.copy_from_slice(&number.to_le_bytes());
-        }
-        l.load_f16(&bytes)
+        let sixteen: &[f16; LANES] = row[part * LANES..][..LANES].try_into().expect("sixteen");
+        // SAFETY: half floats are two plain bytes each. Number by number they would come from memory one by one.
+        l.load_f16(unsafe { &*std::ptr::from_ref(sixteen).cast() })
     }
 
     #[inline(always)]
     fn store<L: Lanes>(l: L, from: &[[f32; LANES]], row: &mut [f16]) {
-        for (from, to) in from.iter().zip(row.chunks_exact_mut(LANES)) {
-            let mut bytes = [0; 2 * LANES];
-            l.store_f16(l.load(from), &mut bytes);
-            for (to, two) in to.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *to = f16::from_le_bytes(*two);
-            }
+        for (from, to) in from.iter().zip(row.as_chunks_mut::<LANES>().0) {
+            // SAFETY: as above.
+            l.store_f16(l.load(from), unsafe { &mut *std::ptr::from_mut(to).cast() });
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The inner loops of attention: a few tokens and the query heads of one key-value head, block by block.
 //!
-//! Query rows that see equally much of a block go through it together, so that a key or value is loaded once for all of
+//! A context is cut into spans with a softmax each, which are merged in their order: one task may do so for all of them,
+//! or each be a task's. Query rows that see equally much of a block go through it together, so that a key or value is loaded once for all of
 //! them. Each row's numbers are added up in the same order as if it were alone.
 
 #![allow(clippy::needless_range_loop, reason = "rows, keys and registers index several arrays at once")]
 
 use super::element::Element;
-use super::{Attention, CACHE_BLOCK, TokenTile};
+use super::{Attention, CACHE_BLOCK, MAX_HEAD_DIM, TokenTile};
 use crate::exp::exp;
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::shared::Shared;
@@ -17,10 +18,21 @@ const ROWS: usize = 24;
 /// Registers of a head that weighted values are added up in at once.
 const QUAD: usize = 4;
 
+/// Blocks of a span.
+const SPAN_BLOCKS: usize = 16;
+
+/// Positions whose scores share a softmax before it is merged with those of earlier ones. Spans begin at multiples of
+/// it whoever handles them, so that a result does not depend on that.
+pub(super) const SPAN: usize = SPAN_BLOCKS * CACHE_BLOCK;
+
+/// Numbers of a softmax's state behind its weighted sums.
+pub(super) const TAIL: usize = 2;
+
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// The tokens of `tile` for the query heads of key-value head `head`.
+#[derive(Clone, Copy)]
 pub(super) struct Attend<'a, E> {
     pub(super) attention: &'a Attention<'a>,
     pub(super) tile: TokenTile,
@@ -28,7 +40,23 @@ pub(super) struct Attend<'a, E> {
     pub(super) qkv: &'a [f32],
     pub(super) keys: &'a [E],
     pub(super) values: &'a [E],
-    pub(super) y: &'a Shared<'a, f32>,
+    pub(super) to: To<'a>,
+}
+
+/// Where results go.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// Results of whole contexts, side by side: `[tokens, heads, head_dim]`.
+    Results(&'a Shared<'a, f32>),
+    /// What one span adds to them, `[tokens, heads, head_dim + TAIL]`: weighted sums, then the softmax's state.
+    Partial {
+        /// The scratch.
+        to: &'a Shared<'a, f32>,
+        /// Where in it this span's place begins.
+        start: usize,
+        /// Which span.
+        span: usize,
+    },
 }
 
 /// One query: where it is read from and its result goes, and the softmax so far.
@@ -38,13 +66,52 @@ struct Row {
     /// Where its weighted sum of values is added up.
     result: usize,
     position: usize,
+    softmax: Softmax,
+}
+
+/// A softmax under way.
+#[derive(Clone, Copy)]
+pub(super) struct Softmax {
     /// The largest score so far.
-    largest: f32,
+    pub(super) largest: f32,
     /// The sum of `exp(score - largest)` so far.
-    sum: f32,
+    pub(super) sum: f32,
+}
+
+impl Softmax {
+    const START: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
+
+    /// Takes in `other`, whose weighted values `theirs` are relative to its own largest score, as `sums` are to this
+    /// one's.
+    #[inline(always)]
+    pub(super) fn merge<L: Lanes>(&mut self, l: L, sums: &mut [f32], other: Self, theirs: &[f32]) {
+        let largest = if other.largest > self.largest { other.largest } else { self.largest };
+        let factors = [self.largest, other.largest].map(|score| exp(l, l.splat(score - largest)));
+        let [ours, other_factor] = factors.map(|factor| {
+            let mut lanes = [0.0; LANES];
+            l.store(factor, &mut lanes);
+            lanes[0]
+        });
+        let (sums, theirs) = (sums.as_chunks_mut::<LANES>().0, theirs.as_chunks::<LANES>().0);
+        for (sum, their) in sums.iter_mut().zip(theirs) {
+            let scaled = l.mul(l.load(sum), factors[0]);
+            l.store(l.fma(l.load(their), factors[1], scaled), sum);
+        }
+        *self = Self { largest, sum: self.sum * ours + other.sum * other_factor };
+    }
+
+    /// What makes weighted sums the result.
+    pub(super) fn divide(self, sums: &mut [f32]) {
+        let inverse = 1.0 / self.sum;
+        for sum in sums {
+            *sum *= inverse;
+        }
+    }
 }
 
 impl Row {
+    const NONE: Self = Self { query: 0, result: 0, position: 0, softmax: Softmax::START };
+
     /// How many positions of the `index`-th block it sees.
     fn seen(&self, index: usize) -> usize {
         (self.position + 1).saturating_sub(index * CACHE_BLOCK).min(CACHE_BLOCK)
@@ -59,6 +126,8 @@ struct Seen<'a, E> {
     n_keys: usize,
     /// From here to the same place of the next block, for the first rows that come by.
     ahead: Option<isize>,
+    /// Where weighted values are added up.
+    to: &'a Shared<'a, f32>,
 }
 
 impl<'a, E> Seen<'a, E> {
@@ -76,19 +145,21 @@ impl<E: Element> Kernel for Attend<'_, E> {
         let group = heads.heads / heads.kv_heads;
         let n_rows = (self.tile.last - self.tile.first) as usize * group;
         for first in (0..n_rows).step_by(ROWS) {
-            let mut rows = [Row { query: 0, result: 0, position: 0, largest: 0.0, sum: 0.0 }; ROWS];
+            let mut rows = [Row::NONE; ROWS];
             let rows = &mut rows[..ROWS.min(n_rows - first)];
             for (row, index) in rows.iter_mut().zip(first..) {
                 let token = self.tile.first as usize + index / group;
                 let head = self.head * group + index % group;
+                let (start, width) = match self.to {
+                    To::Results(_) => (0, heads.head_dim),
+                    To::Partial { start, .. } => (start, heads.head_dim + TAIL),
+                };
                 *row = Row {
                     query: token * heads.qkv_width() + head * heads.head_dim,
-                    result: (token * heads.heads + head) * heads.head_dim,
+                    result: start + (token * heads.heads + head) * width,
                     position: self.attention.positions[token] as usize,
-                    largest: f32::NEG_INFINITY,
-                    sum: 0.0,
+                    softmax: Softmax::START,
                 };
-                self.result(row).fill(0.0);
             }
             self.rows(l, rows);
         }
@@ -96,25 +167,68 @@ impl<E: Element> Kernel for Attend<'_, E> {
 }
 
 impl<E: Element> Attend<'_, E> {
-    /// Where `row` adds up its values, and where they stay in the end. Each row is taken once at a time.
-    #[allow(clippy::mut_from_ref, reason = "the rows of a task have places of their own")]
-    #[inline(always)]
-    fn result(&self, row: &Row) -> &mut [f32] {
-        // SAFETY: a result belongs to one token and head, hence to one row of one task, and callers hold it only
-        // while they handle that row.
-        unsafe { self.y.piece(row.result..row.result + self.attention.heads.head_dim) }
-    }
-
     #[inline(always)]
     fn rows<L: Lanes>(&self, l: L, rows: &mut [Row]) {
+        let head_dim = self.attention.heads.head_dim;
+        let last = rows.iter().map(|row| row.position).max().unwrap_or(0) / SPAN;
+        let (to, spans) = match self.to {
+            To::Results(to) => (to, 0..=last),
+            To::Partial { to, span, .. } => (to, span..=span),
+        };
+        let mut numbers;
+        let further = if spans.start() < spans.end() {
+            numbers = [0.0; ROWS * MAX_HEAD_DIM];
+            Shared::new(&mut numbers)
+        } else {
+            Shared::new(&mut [])
+        };
+        for span in spans.clone() {
+            if span == *spans.start() {
+                self.span(l, rows, span, to);
+                continue;
+            }
+            let mut parts = [Row::NONE; ROWS];
+            let parts = &mut parts[..rows.len()];
+            for (index, (part, row)) in parts.iter_mut().zip(&*rows).enumerate() {
+                *part = Row { result: index * head_dim, softmax: Softmax::START, ..*row };
+            }
+            self.span(l, parts, span, &further);
+            for (row, part) in rows.iter_mut().zip(&*parts) {
+                if part.position >= span * SPAN {
+                    let theirs = sums(&further, part, head_dim);
+                    row.softmax.merge(l, sums(to, row, head_dim), part.softmax, theirs);
+                }
+            }
+        }
+        for row in rows {
+            match self.to {
+                To::Results(to) => row.softmax.divide(sums(to, row, head_dim)),
+                To::Partial { to, .. } => {
+                    let Softmax { largest, sum } = row.softmax;
+                    let end = row.result + head_dim;
+                    // SAFETY: the tail of a row of one task.
+                    unsafe { to.piece(end..end + TAIL) }.copy_from_slice(&[largest, sum]);
+                }
+            }
+        }
+    }
+
+    /// Adds up what the rows see of a span: a softmax of its own for each, with weighted sums in `to`.
+    #[inline(always)]
+    fn span<L: Lanes>(&self, l: L, rows: &mut [Row], span: usize, to: &Shared<'_, f32>) {
         let Attention { heads, tables, .. } = *self.attention;
         let table = tables.table(self.tile.sequence);
-        let last = rows.iter().map(|row| row.position).max().unwrap_or(0);
         let stride = E::stored(heads.head_dim);
         let start = |block: u32| (block as usize * heads.kv_heads + self.head) * CACHE_BLOCK * stride;
         let most = if L::ROWS >= 4 { 4 } else { 1 };
-        for (index, block) in table[..=last / CACHE_BLOCK].iter().enumerate() {
-            let here = start(*block);
+        let mut last = 0;
+        for row in &*rows {
+            sums(to, row, heads.head_dim).fill(0.0);
+            last = last.max(row.position);
+        }
+        let blocks = span * SPAN_BLOCKS..=(last / CACHE_BLOCK).min((span + 1) * SPAN_BLOCKS - 1);
+        for index in blocks {
+            let here = start(table[index]);
             let mut ahead = table.get(index + 1).map(|next| start(*next) as isize - here as isize);
             let mut left = &mut rows[..];
             while let Some(n_keys) = left.first().map(|row| row.seen(index)) {
@@ -122,8 +236,8 @@ impl<E: Element> Attend<'_, E> {
                 let (now, later) = left.split_at_mut(alike);
                 left = later;
                 let end = here + n_keys * stride;
-                let seen =
-                    Seen { keys: &self.keys[here..end], values: &self.values[here..end], n_keys, ahead };
+                let (keys, values) = (&self.keys[here..end], &self.values[here..end]);
+                let seen = Seen { keys, values, n_keys, ahead, to };
                 if n_keys == 0 {
                     continue;
                 }
@@ -136,12 +250,6 @@ impl<E: Element> Attend<'_, E> {
                 }
             }
         }
-        for row in rows {
-            let inverse = 1.0 / row.sum;
-            for y in self.result(row) {
-                *y *= inverse;
-            }
-        }
     }
 
     /// Adds the keys that `rows` see of one block to their softmaxes and their weighted sums of values.
@@ -150,8 +258,8 @@ impl<E: Element> Attend<'_, E> {
         let mut scores = [[f32::NEG_INFINITY; CACHE_BLOCK]; R];
         self.scores(l, rows, seen, &mut scores);
         for row in 0..R {
-            let sums = self.result(&rows[row]);
-            soften(l, &mut rows[row], &mut scores[row], seen.n_keys, sums);
+            let sums = sums(seen.to, &rows[row], self.attention.heads.head_dim);
+            soften(l, &mut rows[row].softmax, &mut scores[row], seen.n_keys, sums);
         }
         self.weigh(l, rows, seen, &scores);
     }
@@ -220,11 +328,12 @@ impl<E: Element> Attend<'_, E> {
         (weights, first): (&[[f32; CACHE_BLOCK]; R], usize),
     ) {
         let stride = seen.values.len() / seen.n_keys;
-        let mut sums = [[l.splat(0.0); P]; R];
+        let head_dim = self.attention.heads.head_dim;
+        let mut added = [[l.splat(0.0); P]; R];
         for row in 0..R {
-            let (from, _) = self.result(&rows[row])[first * LANES..].as_chunks::<LANES>();
+            let (from, _) = sums(seen.to, &rows[row], head_dim)[first * LANES..].as_chunks::<LANES>();
             for part in 0..P {
-                sums[row][part] = l.load(&from[part]);
+                added[row][part] = l.load(&from[part]);
             }
         }
         for (key, value) in seen.values.chunks_exact(stride).enumerate() {
@@ -238,17 +347,26 @@ impl<E: Element> Attend<'_, E> {
             for row in 0..R {
                 let weight = l.splat(weights[row][key]);
                 for part in 0..P {
-                    sums[row][part] = l.fma(weight, wide[part], sums[row][part]);
+                    added[row][part] = l.fma(weight, wide[part], added[row][part]);
                 }
             }
         }
         for row in 0..R {
-            let (to, _) = self.result(&rows[row])[first * LANES..].as_chunks_mut::<LANES>();
+            let (to, _) = sums(seen.to, &rows[row], head_dim)[first * LANES..].as_chunks_mut::<LANES>();
             for part in 0..P {
-                l.store(sums[row][part], &mut to[part]);
+                l.store(added[row][part], &mut to[part]);
             }
         }
     }
+}
+
+/// Where `row` adds up its values. Each row is taken once at a time.
+#[allow(clippy::mut_from_ref, reason = "the rows of a task have places of their own")]
+#[inline(always)]
+fn sums<'a>(to: &'a Shared<'_, f32>, row: &Row, head_dim: usize) -> &'a mut [f32] {
+    // SAFETY: a place belongs to one token and head, hence to one row of one task, and callers hold it only while they
+    // handle that row.
+    unsafe { to.piece(row.result..row.result + head_dim) }
 }
 
 /// Asks for what lies `ahead` of `row`.
@@ -322,7 +440,13 @@ fn some_dots<L: Lanes, E: Element, const R: usize>(
 
 /// Turns a row's scores into weights relative to the largest score so far, and adds them to its softmax.
 #[inline(always)]
-fn soften<L: Lanes>(l: L, row: &mut Row, scores: &mut [f32; CACHE_BLOCK], n_keys: usize, sums: &mut [f32]) {
+fn soften<L: Lanes>(
+    l: L,
+    row: &mut Softmax,
+    scores: &mut [f32; CACHE_BLOCK],
+    n_keys: usize,
+    sums: &mut [f32],
+) {
     scores[n_keys..].fill(f32::NEG_INFINITY);
     let (halves, _) = scores.as_chunks_mut::<LANES>();
     let (low, high) = (l.load(&halves[0]), l.load(&halves[1]));

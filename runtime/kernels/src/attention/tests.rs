@@ -80,13 +80,13 @@ fn step(kernels: &Kernels, store: &mut Store, parts: &[(&Sequence, std::ops::Ran
     y
 }
 
-/// Attention of all rows by its formula, in double precision.
-fn formula(rows: &[f32]) -> Vec<f64> {
+/// Attention of some tokens by its formula, in double precision.
+fn formula(rows: &[f32], tokens: std::ops::Range<usize>) -> Vec<f64> {
     let (width, dim) = (HEADS.qkv_width(), HEADS.head_dim);
     let group = HEADS.heads / HEADS.kv_heads;
     let at = |token: usize, start: usize| &rows[token * width + start..][..dim];
     let mut all = Vec::new();
-    for token in 0..rows.len() / width {
+    for token in tokens {
         for head in 0..HEADS.heads {
             let query = at(token, head * dim);
             let kv_head = head / group;
@@ -117,7 +117,7 @@ fn sequence(n: usize, seed: usize, table: &[u32]) -> Sequence {
 #[test]
 fn results_follow_the_formula() {
     let one = sequence(75, 1, &[3, 0, 2]);
-    let truth = formula(&one.rows);
+    let truth = formula(&one.rows, 0..75);
     for (mut store, allowed) in [(Store::f32(4), 1e-5), (Store::f16(4), 3e-3), (Store::q8(4), 6e-2)] {
         let found = step(&Kernels::new(Isa::detect(), 2), &mut store, &[(&one, 0..75)]);
         for (index, (found, truth)) in found.iter().zip(&truth).enumerate() {
@@ -140,6 +140,29 @@ fn every_instruction_set_and_cut_gives_the_same_bits() {
                 found.extend(step(&kernels, &mut store, &[(&one, range)]));
             }
             assert_eq!(found, expected, "{} in pieces", isa.name());
+        }
+    }
+}
+
+/// Spans of their own for threads that have nothing else to do, in one wave or two, are spans that one task goes through.
+#[test]
+fn long_contexts_give_the_same_bits_whoever_goes_through_them() {
+    let n = 3 * SPAN + 40;
+    let table: Vec<u32> = (0..n.div_ceil(CACHE_BLOCK) as u32).rev().collect();
+    let one = sequence(n, 1, &table);
+    let row = HEADS.heads * HEADS.head_dim;
+    let together = step(&Kernels::new(Isa::detect(), 1), &mut Store::f32(table.len()), &[(&one, 0..n)]);
+    for (found, truth) in together[(n - 1) * row..].iter().zip(formula(&one.rows, n - 1..n)) {
+        assert!((f64::from(*found) - truth).abs() < 1e-5, "{found} for {truth}");
+    }
+    for isa in Isa::available() {
+        for threads in [1, 2, 5] {
+            let (kernels, mut store) = (Kernels::new(isa, threads), Store::f32(table.len()));
+            let mut found = Vec::new();
+            for range in [0..n - 45, n - 45..n - 13, n - 13..n - 1, n - 1..n] {
+                found.extend(step(&kernels, &mut store, &[(&one, range)]));
+            }
+            assert!(found == together, "{} on {threads} threads", isa.name());
         }
     }
 }
