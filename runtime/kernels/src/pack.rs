@@ -122,7 +122,7 @@ pub(crate) fn unpack_block(format: Format, from: &[u8], row: usize, to: &mut [u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::{Isa, LAYOUT};
 
     #[test]
     fn floats_become_columns_of_sixteen_rows() {
@@ -138,6 +138,45 @@ mod tests {
             }
         }
         assert_eq!(at(48 + 1), 0.0, "rows that are not there are zero");
+    }
+
+    /// Files of packed weights are told apart by [`LAYOUT`] alone.
+    #[test]
+    fn packed_bytes_are_those_of_this_layout() {
+        // FNV-1a (Fowler, Noll and Vo).
+        let digest = |bytes: &[u8]| {
+            bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+        };
+        let packed = |format: Format| {
+            let (rows, columns) = (TILE + 3, 2 * format.block_columns());
+            let n_bytes = rows * format.row_bytes(columns).unwrap();
+            let bytes: Vec<u8> =
+                (0..n_bytes as u32).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+            let mut out = vec![1; format.packed_bytes(rows, columns).unwrap()];
+            let source = Source { format, rows, columns, bytes: &bytes };
+            Kernels::new(Isa::scalar(), 1).pack(source, &mut out).unwrap();
+            (format, format!("{:016x}", digest(&out)))
+        };
+        let expected = [
+            (Format::Q4_0, "704c33758b8d2a87"),
+            (Format::Q4_1, "5fc20d004e59f8b8"),
+            (Format::Q8_0, "032e4f3f9a4d3a62"),
+            (Format::Q4K, "d4d2934cb1b65224"),
+            (Format::Q5K, "568d755b87b3f65b"),
+            (Format::Q6K, "12316d67beedf2be"),
+            (Format::F32, "528394268a10dfb5"),
+            (Format::F16, "70f2242764016d20"),
+            (Format::BF16, "70f2242764016d20"),
+        ];
+        assert_eq!(LAYOUT, 1, "the digests are those of this layout");
+        let expected = expected.map(|(format, digest)| (format, digest.to_owned()));
+        assert_eq!(
+            Format::ALL.map(packed),
+            expected,
+            "packed bytes changed: bump LAYOUT, then these digests"
+        );
     }
 
     #[test]
