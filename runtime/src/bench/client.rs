@@ -88,6 +88,8 @@ pub enum Failure {
     Cut {
         /// When each chunk came of as much of the answer as there was, from sending.
         chunks: Vec<Duration>,
+        /// When it was cut.
+        after: Duration,
     },
 }
 
@@ -159,10 +161,10 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`], and where the time was too short.
     pub async fn ask_until(&self, question: &Question, end: Instant) -> Result<Answer, Failure> {
-        let mut reader = Reader::default();
+        let (mut reader, sent) = (Reader::default(), Instant::now());
         match tokio::time::timeout_at(end, self.read(question, &mut reader)).await {
             Ok(read) => read.and_then(|()| reader.finish()),
-            Err(_) => Err(Failure::Cut { chunks: reader.answer.chunks }),
+            Err(_) => Err(Failure::Cut { chunks: reader.answer.chunks, after: sent.elapsed() }),
         }
     }
 

@@ -46,7 +46,8 @@ pub struct Run {
     pub completed: usize,
     /// Requests that were not.
     pub failed: usize,
-    /// Requests that were under way when the run was cut off: of these only the gaps between chunks count.
+    /// Requests that were under way when the run was cut off: of these only the gaps between chunks count, with the
+    /// one that was cut short.
     #[serde(default)]
     pub cut: usize,
     /// Those by kind.
@@ -120,8 +121,10 @@ impl Run {
         let (mut n_chunks, mut cut) = (0, 0);
         for Sample { sent, answer } in samples {
             match answer {
-                Err(Failure::Cut { chunks }) => {
+                Err(Failure::Cut { chunks, after }) => {
                     gaps.extend(between(chunks));
+                    // Its next chunk would have come later still.
+                    gaps.extend(chunks.last().map(|last| milliseconds(after.saturating_sub(*last))));
                     cut += 1;
                 }
                 Err(failure) => *errors.entry(failure.kind()).or_insert(0) += 1,
@@ -202,7 +205,10 @@ mod tests {
     #[test]
     fn tokens_are_the_servers_and_gaps_those_of_chunks() {
         let refused = Failure::Status { status: 429, body: String::new() };
-        let cut = Failure::Cut { chunks: [0, 200].map(Duration::from_millis).to_vec() };
+        let cut = Failure::Cut {
+            chunks: [0, 200].map(Duration::from_millis).to_vec(),
+            after: Duration::from_millis(400),
+        };
         let samples = [
             // Four tokens in two chunks, then two in two.
             sample(&[100, 400], 4),

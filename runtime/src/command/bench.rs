@@ -64,7 +64,8 @@ pub struct Args {
     /// Stop sending after so many seconds of each load.
     #[arg(long, value_parser = rate)]
     seconds: Option<f64>,
-    /// Hang up after --seconds on those that are under way; of these only the gaps between chunks count.
+    /// Hang up after --seconds on those that are under way; of these only the gaps between chunks count, with the one
+    /// that is cut short.
     #[arg(long, requires = "seconds")]
     cut: bool,
     /// Most requests of an open loop that are under way at a time; those that are due then wait.
