@@ -12,3 +12,4 @@ echo "oracle: building llama.cpp, once"
 CMAKE_ARGS="-DGGML_NATIVE=on" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
     --requirement "$ORACLE/requirements.txt"
 "$VENV/bin/python" "$ORACLE/oracle.py" "$MODEL"
+"$VENV/bin/python" "$ORACLE/vectors.py" "$MODEL"

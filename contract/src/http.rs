@@ -27,6 +27,8 @@ pub const MESSAGES: &str = "/v1/messages";
 pub const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 /// Responses, as OpenAI's newer API has them; nothing is stored.
 pub const RESPONSES: &str = "/v1/responses";
+/// Vectors of texts.
+pub const EMBEDDINGS: &str = "/v1/embeddings";
 /// Tokens of a text or of messages.
 pub const TOKENIZE: &str = "/tokenize";
 /// Text of tokens.

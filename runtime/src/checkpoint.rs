@@ -21,6 +21,8 @@ pub const CONFIG_FILE: &str = "config.json";
 /// What else of a safetensors checkpoint is read where it is there.
 pub const COMPANIONS: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+/// How a checkpoint for vectors pools its states, as `sentence-transformers` has it.
+pub const POOLING_FILE: &str = "1_Pooling/config.json";
 /// Longest JSON or template file that is read: the largest published tokenizers have some 40 MB.
 const MAX_COMPANION_BYTES: u64 = 128 << 20;
 /// First guess of a header's length.
@@ -173,7 +175,9 @@ impl Checkpoint {
         let of_the_model = |name: &String| {
             [SAFETENSORS_FILE, CONFIG_FILE].contains(&name.as_str()) || COMPANIONS.contains(&name.as_str())
         };
-        let files = names.iter().filter(|n| of_the_model(n)).cloned().collect();
+        let pooling = root.join(POOLING_FILE).is_file().then(|| POOLING_FILE.to_owned());
+        let mut files: Vec<_> = names.iter().filter(|n| of_the_model(n)).cloned().chain(pooling).collect();
+        files.sort();
         let format = Format::Safetensors;
         Ok(Self { format, root, files, weights, header, config: Some(config), geometry })
     }

@@ -11,6 +11,7 @@ pub mod block_pool;
 pub mod constraint;
 mod handle;
 pub mod observe;
+pub mod pool;
 pub mod prefix;
 pub mod rate;
 pub mod sampler;
@@ -26,6 +27,7 @@ use std::time::Instant;
 
 use constraint::{Constraint, ConstraintError};
 pub use handle::{EngineHandle, Events, InvalidJob, Place, Refusals, Refused};
+use pool::Pooling;
 use rate::{Backlog, Rates};
 use sampler::logprobs::Logprobs;
 use sampler::{Corrupted, Sampling};
@@ -57,9 +59,17 @@ pub struct Job {
     pub prompt_logprobs: Option<u32>,
     /// When the answers must have ended.
     pub deadline: Option<Instant>,
+    /// Instead of answers, the prompt's vector is wanted. Then `n` and `max_tokens` are one, and nothing is generated.
+    pub embed: Option<Pooling>,
 }
 
 impl Job {
+    /// The vector of a prompt, for nobody in particular.
+    #[must_use]
+    pub fn embedding(prompt: Vec<u32>, pooling: Pooling) -> Self {
+        Self { embed: Some(pooling), ..Self::new(prompt, 1) }
+    }
+
     /// The most likely tokens, as many as `max_tokens` whatever they are, for nobody in particular.
     #[must_use]
     pub fn new(prompt: Vec<u32>, max_tokens: u32) -> Self {
@@ -75,6 +85,7 @@ impl Job {
             logprobs: None,
             prompt_logprobs: None,
             deadline: None,
+            embed: None,
         }
     }
 }
@@ -104,6 +115,8 @@ pub enum Event {
         /// How probable it was, if that was asked for.
         logprobs: Option<Box<Logprobs>>,
     },
+    /// The prompt's vector; `Finished` follows.
+    Embedded(Box<[f32]>),
     /// There are no more of a choice.
     Finished {
         /// Which of the `n`, from zero.

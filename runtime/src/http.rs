@@ -35,13 +35,14 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use contract::bytes::Bytes;
 use contract::http::{
-    CHAT_COMPLETIONS, COMPLETIONS, COUNT_TOKENS, DETOKENIZE, HEALTH, LOAD, MESSAGES, MODELS, PING, Phase,
-    RESPONSES, TOKENIZE, VERSION,
+    CHAT_COMPLETIONS, COMPLETIONS, COUNT_TOKENS, DETOKENIZE, EMBEDDINGS, HEALTH, LOAD, MESSAGES, MODELS,
+    PING, Phase, RESPONSES, TOKENIZE, VERSION,
 };
 use contract::memory::MemoryPlan;
 use tokio::sync::{Semaphore, watch};
 
 use crate::defaults::Defaults;
+use crate::embeds::Embeds;
 use crate::engine::EngineHandle;
 use crate::guide::Guides;
 use crate::metrics::Metrics;
@@ -71,6 +72,8 @@ pub struct App {
     longest: Option<Duration>,
     intake: Intake,
     encoders: Semaphore,
+    /// Numbers of vectors that may still be made at once.
+    vectors: Semaphore,
     /// Requests that have been read and are not answered to the end.
     in_flight: watch::Sender<usize>,
     /// Whether new requests are taken.
@@ -86,6 +89,8 @@ pub struct Serving {
     pub guides: Arc<Guides>,
     /// How its authors want tokens chosen.
     pub defaults: Defaults,
+    /// How it makes vectors of texts.
+    pub embeds: Embeds,
     /// The engine.
     pub engine: EngineHandle,
     /// What the budget was cut into.
@@ -132,6 +137,7 @@ impl App {
             longest,
             intake: Intake::new(),
             encoders: Semaphore::new(ENCODERS),
+            vectors: Semaphore::new(openai::embeddings::ALL_NUMBERS),
             in_flight: watch::Sender::new(0),
             admits: watch::Sender::new(true),
         })
@@ -204,6 +210,7 @@ pub fn app(app: Arc<App>) -> Router {
         .route(DETOKENIZE, post(tokenize::detokenize))
         .route(CHAT_COMPLETIONS, post(openai::chat))
         .route(COMPLETIONS, post(openai::completions))
+        .route(EMBEDDINGS, post(openai::embeddings::embeddings))
         .route(RESPONSES, post(responses::responses))
         .route(MESSAGES, post(anthropic::messages))
         .route(COUNT_TOKENS, post(anthropic::count_tokens))

@@ -18,6 +18,7 @@ pub mod config;
 pub mod defaults;
 pub mod device;
 pub mod dialect;
+pub mod embeds;
 pub mod engine;
 pub mod exit;
 pub mod fetch;

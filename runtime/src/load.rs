@@ -19,7 +19,9 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Settings;
 use crate::defaults::Defaults;
 use crate::device::{Device, DeviceError, Fit, fit};
+use crate::embeds::{Embeds, EmbedsError};
 use crate::engine::EngineLimits;
+use crate::engine::pool::Pooling;
 use crate::engine::scheduler::{Scheduler, StepLimits};
 use crate::engine::sequence::{Class, Sequence, SequenceId};
 use crate::engine::worker::Worker;
@@ -50,6 +52,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
     let defaults = Defaults::load(&checkpoint).map_err(|e| report(e.reason(), &e))?;
     let guides = Guides::new(tokens.clone(), settings.dialect)
         .map_err(|e| report(ExitReason::ModelUnsupported, &e))?;
+    let embeds = embeds(&checkpoint)?;
     let capacity = Capacity {
         context_length: settings.config.context_length.unwrap_or(checkpoint.geometry.context_length),
         concurrency: settings.concurrency,
@@ -86,6 +89,7 @@ pub fn load(settings: &Settings, isa: Isa, progress: &Tracker) -> Result<(Worker
         tokens,
         guides: Arc::new(guides),
         defaults,
+        embeds,
         engine,
         planned: fit.plan,
         allocated,
@@ -110,6 +114,13 @@ fn fingerprint(
     };
     let cache = format!("{:?}", settings.config.kv_dtype);
     Ok(Basis { weights: &weights, kernels: isa.name(), cache: &cache, threads }.fingerprint())
+}
+
+fn embeds(checkpoint: &Checkpoint) -> Result<Embeds, ExitReport> {
+    Embeds::load(checkpoint, Pooling::Last).map_err(|error| match error {
+        EmbedsError::Checkpoint(e) => report(e.reason(), &e),
+        EmbedsError::Pooling { .. } => report(ExitReason::ModelUnsupported, &error),
+    })
 }
 
 /// The volume says what it holds, if a fetch job filled it.
@@ -159,6 +170,7 @@ fn fitted(settings: &Settings, checkpoint: &Checkpoint, capacity: Capacity) -> R
 /// Those of [`load`] that the checkpoint is to blame for, but for what only the numbers show.
 pub fn check(checkpoint: &Checkpoint) -> Result<(), ExitReport> {
     Tokens::load(checkpoint).map_err(|e| report(e.reason(), &e))?;
+    embeds(checkpoint)?;
     let tensors = Tensors::map(&checkpoint.weights, &checkpoint.header).map_err(|e| map_report(&e))?;
     let request = request(checkpoint, &tensors, DeviceClass::Cpu, 1);
     crate::model::check(&request).map_err(|e| model_report(&e))

@@ -36,6 +36,15 @@ pub trait Model: Send {
     /// # Errors
     /// Where the step contradicts itself, the model's limits or the cache. The cache is then as before.
     fn forward(&mut self, step: &StepInput, cache: &mut Cache) -> Result<Tensor, ForwardError>;
+
+    /// The last step's states that its logits were computed from. What is said of a row of logits holds for them.
+    ///
+    /// # Shapes
+    /// - result: `[rows, hidden]` in `f32`, of the first so many of the step's rows; the next step overwrites it
+    ///
+    /// # Errors
+    /// Where a step cannot have had so many rows.
+    fn states(&self, rows: usize) -> candle_core::Result<Tensor>;
 }
 
 /// Why a step was not run.

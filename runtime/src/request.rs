@@ -8,6 +8,7 @@
 mod anthropic;
 mod bounds;
 mod choices;
+pub mod embeddings;
 mod fields;
 mod messages;
 mod prompt;
@@ -206,7 +207,7 @@ fn chat_fields(mut fields: Fields, served: &[String]) -> Result<ValidRequest, In
 pub fn completion(body: &[u8], served: &[String]) -> Result<ValidRequest, Invalid> {
     let mut fields = Fields::parse(body)?;
     let model = model(&mut fields, served)?;
-    let prompts = prompt::prompts(&mut fields)?;
+    let prompts = prompt::prompts(&mut fields, "prompt", prompt::MAX_PROMPTS)?;
     let max_tokens = Some(fields.count("max_tokens")?.unwrap_or(COMPLETION_TOKENS));
     let echo = fields.flag("echo")?.unwrap_or(false);
     let logprobs = choices::of_completion(&mut fields)?;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -118,6 +118,9 @@ struct Refusing {
     tokens: AtomicU64,
 }
 
+/// How often somebody looks again whether there is room, if nothing was heard of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Submits requests. Clones submit to the same engine, which ends after the last of them is gone.
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
@@ -198,24 +201,54 @@ impl EngineHandle {
 
     /// Hands a job over, or says at once why not.
     pub fn submit(&self, Place(place): Place, job: Job) -> Result<Events, Refused> {
-        let EngineLimits { context, queue_tokens: most, vocabulary, .. } = self.limits;
-        InvalidJob::check(&job, vocabulary)?;
-        let asked = job.prompt.len() as u64 + u64::from(job.max_tokens);
-        if asked > u64::from(context) {
-            return Err(Refused::TooLong { asked, context });
-        }
-        let at = Instant::now();
-        if job.deadline.is_some_and(|deadline| deadline <= at) {
-            return Err(Refused::Late);
-        }
-        let asked = u32::try_from(job.prompt.len()).expect("it fits in the context, which is a u32");
+        let (asked, most) = (self.asked(&job)?, self.limits.queue_tokens);
         let tokens = self.tokens.take(place.tenant, asked.into()).ok_or_else(|| {
             self.refusing.tokens.fetch_add(1, Relaxed);
             Refused::TokensFull { asked, most, retry_after: self.retry_after() }
         })?;
+        self.hand_over(job, Waits { _place: place, _tokens: tokens })
+    }
+
+    /// Hands over one more job of a request that others were taken of, as soon as there is room for it to wait.
+    ///
+    /// # Cancel safety
+    /// A job that was not handed over takes no room.
+    pub async fn submit_next(&self, job: Job) -> Result<Events, Refused> {
+        let (asked, tenant, mut load) = (self.asked(&job)?, job.class.tenant, self.load.clone());
+        loop {
+            let place = self.requests.take(tenant, 1);
+            let tokens = place.as_ref().and_then(|_| self.tokens.take(tenant, asked.into()));
+            if let (Some(place), Some(tokens)) = (place, tokens) {
+                return self.hand_over(job, Waits { _place: place, _tokens: tokens });
+            }
+            // There is room when the worker has taken somebody in, or when somebody who read a body goes.
+            match tokio::time::timeout(LOOK_AGAIN, load.changed()).await {
+                Ok(Err(_)) => return Err(Refused::Ended),
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The tokens that have to be read, if what is wanted of them fits in the context and there is time left.
+    fn asked(&self, job: &Job) -> Result<u32, Refused> {
+        let EngineLimits { context, vocabulary, .. } = self.limits;
+        InvalidJob::check(job, vocabulary)?;
+        // Nothing is generated for a vector.
+        let more = if job.embed.is_some() { 0 } else { job.max_tokens };
+        let asked = job.prompt.len() as u64 + u64::from(more);
+        if asked > u64::from(context) {
+            return Err(Refused::TooLong { asked, context });
+        }
+        if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Refused::Late);
+        }
+        Ok(u32::try_from(job.prompt.len()).expect("it fits in the context, which is a u32"))
+    }
+
+    fn hand_over(&self, job: Job, waits: Waits) -> Result<Events, Refused> {
+        let at = Instant::now();
         let (events, stream) = mpsc::channel(most_events(&job));
         let cancelled: Cancelled = (0..job.n).map(|_| AtomicBool::new(false)).collect();
-        let waits = Waits { _place: place, _tokens: tokens };
         let arrival = Arrival { job, events, cancelled: cancelled.clone(), waits, at };
         self.arrivals.send(arrival).map_err(|_| Refused::Ended)?;
         Ok(Events { stream, cancelled, at })

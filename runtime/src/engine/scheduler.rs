@@ -249,8 +249,7 @@ impl Scheduler {
         let mut served = Vec::new();
         for (id, n) in &step.parts {
             if let Some(sequence) = self.running.iter_mut().find(|s| s.id == *id) {
-                // A row of logits is computed for what has no token left.
-                let written = u32::from(sequence.n_todo() == *n);
+                let written = sequence.chosen_after(*n);
                 let read = n - written;
                 self.tenants.serve(sequence.tenant, read, written);
                 served.push(Served { tenant: sequence.tenant, read, written });

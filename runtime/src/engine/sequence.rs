@@ -54,6 +54,8 @@ pub struct Sequence {
     deadline: Option<u64>,
     /// Where logits of every token of the prompt are wanted from on.
     rows_from: Option<u32>,
+    /// Whether its prompt is all that is wanted.
+    only_read: bool,
     preemptions: u32,
 }
 
@@ -79,6 +81,7 @@ impl Sequence {
             after: None,
             deadline: None,
             rows_from: None,
+            only_read: false,
             preemptions: 0,
         }
     }
@@ -93,6 +96,18 @@ impl Sequence {
     #[must_use]
     pub fn with_prompt_rows(self) -> Self {
         Self { rows_from: Some(0), ..self }
+    }
+
+    /// The same without an answer.
+    #[must_use]
+    pub fn only_read(self) -> Self {
+        Self { only_read: true, ..self }
+    }
+
+    /// Tokens that are chosen when `n` more are in the cache.
+    #[must_use]
+    pub fn chosen_after(&self, n: u32) -> u32 {
+        u32::from(n == self.n_todo() && !self.only_read)
     }
 
     /// Another answer to the same prompt, which waits until this one has read it. Both are new.

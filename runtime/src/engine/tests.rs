@@ -1,6 +1,7 @@
 mod choices;
 mod constraints;
 mod limits;
+mod vectors;
 
 use std::time::Duration;
 

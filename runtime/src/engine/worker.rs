@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::constraint::{ConstraintError, ask_during};
 use super::handle::Arrival;
 use super::observe::{Observer, RequestSeen, StepSeen};
+use super::pool::Pool;
 use super::rate::{Recently, prompt_tokens_beside};
 use super::sampler::Scratch;
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
@@ -119,14 +120,17 @@ impl Worker {
 
     fn arrive(&mut self, arrival: Arrival) {
         let Arrival { job, events, cancelled, waits, at: arrived } = arrival;
-        let Job { prompt, n, max_tokens, class, constraint, deadline, prompt_logprobs, .. } = job;
+        let Job { prompt, n, max_tokens, class, constraint, deadline, prompt_logprobs, embed, .. } = job;
         let first = SequenceId(self.next);
         self.next += u64::from(n);
         let deadline = deadline.map(|deadline| millis(deadline.saturating_duration_since(self.began)));
         let mut sequence = Sequence::new(first, &class, prompt, max_tokens).until(deadline);
         let others = (first.0..self.next).skip(1).map(|id| sequence.follower(SequenceId(id)));
         let others: Vec<_> = others.collect();
-        if prompt_logprobs.is_some() {
+        if embed.is_some() {
+            sequence = sequence.only_read();
+        }
+        if prompt_logprobs.is_some() || embed.is_some_and(|pooling| !pooling.is_last()) {
             sequence = sequence.with_prompt_rows();
         }
         if !self.scheduler.add(sequence) {
@@ -147,6 +151,7 @@ impl Worker {
             most_generated: 0,
             logprobs,
             prompt_logprobs,
+            pool: embed.map(Pool::new),
             events,
             cancelled,
             waits,
@@ -188,7 +193,9 @@ impl Worker {
             let (prompt, answer) = sequence.tokens();
             if let Some(seen) = choice.times.seen((count(prompt), count(answer)), sequence.preemptions()) {
                 request.most_generated = request.most_generated.max(seen.generated);
-                self.recently.answer(seen.generated);
+                if request.pool.is_none() {
+                    self.recently.answer(seen.generated);
+                }
                 self.observer.choice(&seen);
             }
         }
@@ -255,6 +262,9 @@ impl Worker {
             let rows = step.rows.iter().zip(masks).enumerate().map(|(row, ((id, position), allowed))| {
                 let logits = &numbers[row * vocabulary..][..vocabulary];
                 let ((request, choice), sequence) = (requests.get(*id)?, scheduler.running(*id)?);
+                if request.pool.is_some() {
+                    return None;
+                }
                 let (choice, position) = (choice.index, *position);
                 Some(Row { logits, request, choice, sequence, position, allowed })
             });
@@ -266,7 +276,28 @@ impl Worker {
                 choice.constraint = Some(constraint);
             }
         }
-        said
+        let mut said = said?;
+        self.take_states(step, &mut said)?;
+        Ok(said)
+    }
+
+    /// Of those rows whose request wants its prompt's vector, the states are what they say.
+    fn take_states(&self, step: &Step, said: &mut [Result<Said, Silent>]) -> Result<(), ForwardError> {
+        let pools = |id| self.requests.get(id).is_some_and(|(request, _)| request.pool.is_some());
+        if !step.rows.iter().any(|(id, _)| pools(*id)) {
+            return Ok(());
+        }
+        let states = self.model.states(step.rows.len())?;
+        let width = states.dims2()?.1;
+        with_floats(&states, |numbers| {
+            for (row, ((id, position), said)) in step.rows.iter().zip(said).enumerate() {
+                if let Some(sequence) = self.scheduler.running(*id).filter(|_| pools(*id)) {
+                    let last = *position == sequence.n_tokens();
+                    *said = Ok(Said::State(numbers[row * width..][..width].into(), last));
+                }
+            }
+        })?;
+        Ok(())
     }
 
     fn tell(&mut self, id: SequenceId, said: Said) -> Result<(), ConstraintError> {
@@ -275,6 +306,16 @@ impl Worker {
             Said::Nothing => return Ok(()),
             Said::Prompt(logprobs) => {
                 emit(&request.events, Event::Prompt(logprobs));
+                return Ok(());
+            }
+            Said::State(state, last) => {
+                let Some(pool) = &mut request.pool else { return Ok(()) };
+                pool.add(&state);
+                if last {
+                    choice.times.token(Instant::now());
+                    emit(&request.events, Event::Embedded(pool.vector()));
+                    self.finish(id, FinishReason::Stop);
+                }
                 return Ok(());
             }
             Said::Chosen(token, logprobs) => (token, logprobs),

@@ -19,19 +19,19 @@ use crate::request::{Delivery, Invalid, ValidRequest};
 const IGNORED_HEADER: &str = "x-ignored-params";
 
 /// A request that has been read, and its place among those who wait.
-pub(super) struct Asked {
+pub(super) struct Asked<T> {
     pub(super) place: Place,
-    pub(super) request: ValidRequest,
+    pub(super) request: T,
 }
 
-impl Asked {
+impl<T> Asked<T> {
     /// Reads a body, unless nobody may wait any more. A place is only taken when the body is there: whoever sends slowly
     /// keeps nobody else from it.
     pub(super) async fn read(
         app: &App,
         client: &Client,
         body: Body,
-        parse: fn(&[u8], &[String]) -> Result<ValidRequest, Invalid>,
+        parse: fn(&[u8], &[String]) -> Result<T, Invalid>,
     ) -> Result<Self, ApiError> {
         drop(app.serving()?.engine.reserve(client.tenant())?);
         let received = app.intake.read(body).await?;
@@ -57,13 +57,15 @@ pub(super) async fn answer(
         }
         Delivery::Stream { .. } => sse::stream(answers, render),
     };
-    if !ignored.is_empty() {
-        add_ignored(response.headers_mut(), &ignored);
-    }
+    add_ignored(response.headers_mut(), &ignored);
     Ok(response)
 }
 
-fn add_ignored(headers: &mut HeaderMap, ignored: &str) {
+/// Names what of a request was ignored.
+pub(super) fn add_ignored(headers: &mut HeaderMap, ignored: &str) {
+    if ignored.is_empty() {
+        return;
+    }
     if let Ok(value) = HeaderValue::from_str(ignored) {
         headers.insert(IGNORED_HEADER, value);
     }

@@ -36,7 +36,8 @@ pub(super) async fn count_tokens(State(app): State<Arc<App>>, body: Body) -> Res
     let received = app.intake.read(body).await?;
     let mut request = request::anthropic_count(&received.bytes, &app.names)?;
     let prompt = request.prompts.pop().ok_or_else(|| ApiError::internal("a request without a prompt"))?;
-    Ok(Json(json!({ "input_tokens": encode(&app, prompt, true).await?.tokens.len() })))
+    let param = prompt.param();
+    Ok(Json(json!({ "input_tokens": encode(&app, prompt, param, true).await?.tokens.len() })))
 }
 
 /// Renders an answer; there is only ever one.

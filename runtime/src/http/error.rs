@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::gate::{MAX_HEADER_BYTES, MAX_HEADERS};
 use crate::engine::{InvalidJob, Refused};
 use crate::request::{Invalid, InvalidKind, MAX_BODY};
-use crate::tokens::EncodeError;
 
 /// Seconds after which a refused client should try again where nothing was measured.
 const RETRY_SECONDS: u32 = 1;
@@ -131,13 +130,6 @@ impl From<Invalid> for ApiError {
             InvalidKind::ContextLength => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
         };
         Self { param, ..Self::new(status, code, message) }
-    }
-}
-
-impl From<EncodeError> for ApiError {
-    fn from(error: EncodeError) -> Self {
-        let invalid = Invalid::new(InvalidKind::Value, "messages", crate::exit::chain(&error));
-        invalid.into()
     }
 }
 

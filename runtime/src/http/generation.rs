@@ -19,6 +19,7 @@ use crate::dialect::Call;
 use crate::engine::sampler::Sampling;
 use crate::engine::sampler::adjust::Adjust;
 use crate::engine::{Event, Events, Failure, FinishReason, Job, Place};
+use crate::exit::chain;
 use crate::metrics::RequestGuard;
 use crate::request::{self, Invalid, InvalidKind, Prompt, ValidRequest};
 use crate::tokens::{Prompted, Tokens};
@@ -117,7 +118,7 @@ impl Generation {
             _ => None,
         };
         let chat = matches!(prompt, Prompt::Chat(_));
-        let Prompted { tokens: prompt, end } = encode(app, prompt, true).await?;
+        let Prompted { tokens: prompt, end } = encode(app, prompt, prompt_param, true).await?;
         let Some(first) = prompt.first() else {
             return Err(Invalid::new(InvalidKind::Value, prompt_param, "the prompt has no tokens").into());
         };
@@ -137,6 +138,7 @@ impl Generation {
             logprobs: *logprobs,
             prompt_logprobs: logprobs.filter(|_| echo.is_some()),
             deadline: app.longest.map(|longest| *arrived + longest),
+            embed: None,
             prompt,
         };
         let events = serving.engine.submit(place, job)?;
@@ -179,6 +181,8 @@ impl Generation {
                         echo.told.push(Told::new(&self.tokens, &logprobs));
                     }
                 }
+                // Of a request that wants one.
+                Some(Event::Embedded(_)) => {}
                 Some(Event::Token { choice, token, logprobs }) => {
                     let told = logprobs.map(|logprobs| Told::new(&self.tokens, &logprobs));
                     self.token(choice, token, told);
@@ -295,10 +299,16 @@ fn draws(asked: &request::Sampling, model: &Defaults) -> Sampling {
 }
 
 /// The tokens of a prompt. Cutting a long text takes a while, in which the one thread of the listeners must go on; and
-/// few do so at once, since it is the engine that should compute. `special`: with what goes before plain text.
-pub(super) async fn encode(app: &App, prompt: Prompt, special: bool) -> Result<Prompted, ApiError> {
+/// few do so at once, since it is the engine that should compute. `param`: the field that it came in. `special`: with
+/// what goes before plain text.
+pub(super) async fn encode(
+    app: &App,
+    prompt: Prompt,
+    param: &str,
+    special: bool,
+) -> Result<Prompted, ApiError> {
     let serving = app.serving()?;
-    let (guides, context, param) = (serving.guides.clone(), serving.engine.context(), prompt.param());
+    let (guides, context) = (serving.guides.clone(), serving.engine.context());
     let tokens = serving.tokens.clone();
     let plain = |tokens| Prompted { tokens, end: String::new() };
     if prompt.bytes() > tokens.most_bytes(context) {
@@ -319,7 +329,8 @@ pub(super) async fn encode(app: &App, prompt: Prompt, special: bool) -> Result<P
         Prompt::Text(text) => tokens.encode_bare(&text).map(plain),
         Prompt::Tokens(ids) => Ok(plain(ids)),
     });
-    Ok(encoded.await.map_err(|_| ApiError::internal("the prompt could not be encoded"))??)
+    let encoded = encoded.await.map_err(|_| ApiError::internal("the prompt could not be encoded"))?;
+    Ok(encoded.map_err(|error| Invalid::new(InvalidKind::Value, param, chain(&error)))?)
 }
 
 /// Only ids that the model has may reach it.

@@ -1,6 +1,7 @@
-//! OpenAI's endpoints. Shapes: the API reference of platform.openai.com, sections Chat and Completions.
+//! OpenAI's endpoints. Shapes: the API reference of platform.openai.com, sections Chat, Completions and Embeddings.
 
 mod body;
+pub(super) mod embeddings;
 mod logprobs;
 
 use std::sync::Arc;

@@ -13,12 +13,15 @@ use contract::Bytes;
 
 use super::*;
 use crate::dialect::Said;
+use crate::embeds::Shorter;
+use crate::engine::pool::Pooling;
 use crate::engine::worker::Worker;
 use crate::fixture::toy::{self, Rule, limits, toy};
 use crate::http::admin::{Drain, admin};
 
 mod choices;
 mod dialects;
+mod embeddings;
 
 const CONTEXT: u32 = 64;
 
@@ -57,6 +60,7 @@ fn loaded_with(state: Arc<App>, rule: Rule, (metadata, said): (Metadata, Said)) 
         tokens,
         guides,
         defaults,
+        embeds: Embeds { pooling: Pooling::Last, width: 2, shorter: Shorter::Never },
         engine,
         planned,
         allocated,

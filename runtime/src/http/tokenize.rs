@@ -18,7 +18,8 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, body: Body) -> Result<
     let serving = app.serving()?;
     let ToTokens { prompt, special, strings } =
         ToTokens::parse(&app.intake.read(body).await?.bytes, &app.names)?;
-    let ids = encode(&app, prompt, special).await?.tokens;
+    let param = prompt.param();
+    let ids = encode(&app, prompt, param, special).await?.tokens;
     let strings: Option<Vec<_>> =
         strings.then(|| ids.iter().map(|id| serving.tokens.spelling(*id)).collect());
     Ok(Json(json!({

@@ -74,14 +74,20 @@ impl RequestGuard {
         self.n_cached = cached.into();
     }
 
+    /// All of the prompt has been read.
+    pub fn read(&self) {
+        let metrics = &self.metrics;
+        metrics.count(Metric::PromptTokens, self.n_prompt);
+        cached(metrics, self.n_cached);
+        prompt(metrics, CACHED, self.n_cached);
+        prompt(metrics, COMPUTED, self.n_prompt.saturating_sub(self.n_cached));
+    }
+
     /// A choice had a token then.
     pub fn token(&mut self, choice: u16, now: Instant) {
         let metrics = &self.metrics;
         if self.last_tokens.is_empty() {
-            metrics.count(Metric::PromptTokens, self.n_prompt);
-            cached(metrics, self.n_cached);
-            prompt(metrics, CACHED, self.n_cached);
-            prompt(metrics, COMPUTED, self.n_prompt.saturating_sub(self.n_cached));
+            self.read();
         }
         let (metric, since) = match self.last_tokens.insert(choice, now) {
             Some(last) => (Metric::InterTokenLatency, last),

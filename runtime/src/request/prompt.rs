@@ -1,4 +1,4 @@
-//! `prompt` of plain completions: a text, token ids, or a list of either. Pure.
+//! `prompt` of plain completions and `input` of embeddings: a text, token ids, or a list of either. Pure.
 
 use serde_json::Value as Json;
 
@@ -9,19 +9,19 @@ use super::{Invalid, InvalidKind, Prompt};
 pub(super) const MAX_PROMPTS: usize = 32;
 
 /// Takes it.
-pub(super) fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, Invalid> {
-    let wrong = |message: String| Err(Invalid::new(InvalidKind::Value, "prompt", message));
-    let list = match fields.take("prompt") {
-        None => return wrong("prompt is missing".into()),
+pub(super) fn prompts(fields: &mut Fields, name: &str, most: usize) -> Result<Vec<Prompt>, Invalid> {
+    let wrong = |message: String| Err(Invalid::new(InvalidKind::Value, name, message));
+    let list = match fields.take(name) {
+        None => return wrong(format!("{name} is missing")),
         Some(Json::String(text)) => return Ok(vec![Prompt::Text(text)]),
         Some(Json::Array(list)) if !list.is_empty() => list,
-        Some(_) => return wrong("prompt must be a text, a list of token ids, or a list of either".into()),
+        Some(_) => return wrong(format!("{name} must be a text, a list of token ids, or a list of either")),
     };
     if let Some(ids) = ids(&list) {
         return Ok(vec![Prompt::Tokens(ids)]);
     }
-    if list.len() > MAX_PROMPTS {
-        return wrong(format!("prompt has {} prompts; there may be at most {MAX_PROMPTS}", list.len()));
+    if list.len() > most {
+        return wrong(format!("{name} has {} entries; there may be at most {most}", list.len()));
     }
     let one = |value: Json| match value {
         Json::String(text) => Some(Prompt::Text(text)),
@@ -30,7 +30,7 @@ pub(super) fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, Invalid> {
     };
     match list.into_iter().map(one).collect() {
         Some(prompts) => Ok(prompts),
-        None => wrong("every prompt of the list must be a text or a list of at least one token id".into()),
+        None => wrong(format!("every entry of {name} must be a text or a list of at least one token id")),
     }
 }
 

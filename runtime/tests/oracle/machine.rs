@@ -7,6 +7,7 @@ use contract::device::DeviceClass;
 use contract::header::{Header, gguf};
 use contract::{DType, KvDType, ModelGeometry};
 use kernels::{Isa, Kernels, threads};
+use runtime::engine::pool::Pooling;
 use runtime::engine::tenants::Tenant;
 use runtime::engine::worker::Worker;
 use runtime::engine::{EngineLimits, Event, Events, Job};
@@ -15,6 +16,7 @@ use runtime::weights::{Tensors, widen::widen};
 use sha2::{Digest, Sha256};
 
 use super::golden::Prompt;
+use super::vectors::Text;
 use crate::model_file::model_file;
 
 /// Most tokens of a prompt with its answer, and the blocks of the cache that they take.
@@ -103,27 +105,8 @@ impl Checkpoint {
     /// What follows each prompt, greedily and past any end, when the engine gets all of them at once. Each answer is as
     /// long as the oracle's.
     pub(crate) fn answers(self, prompts: &[Prompt], batch: Batch) -> Vec<Vec<u32>> {
-        let Batch { sequences, step_tokens } = batch;
-        let model = self.load(Isa::detect(), step_tokens as usize, sequences as usize);
-        let blocks = (sequences * BLOCKS) as usize;
-        let cache = Cache::new(model.cache_spec(), KvDType::default(), blocks).unwrap();
-        let queue = u32::try_from(prompts.len()).unwrap();
-        let limits = EngineLimits {
-            context: CONTEXT,
-            sequences,
-            step_tokens,
-            queue,
-            queue_tokens: u32::MAX,
-            vocabulary: u32::MAX,
-        };
-        let (worker, engine) = Worker::new(model, cache, limits);
         let job =
             |prompt: &Prompt| Job::new(prompt.tokens.clone(), u32::try_from(prompt.follows.len()).unwrap());
-        let place = || engine.reserve(Tenant::default()).unwrap();
-        let streams: Vec<_> = prompts.iter().map(|p| engine.submit(place(), job(p)).unwrap()).collect();
-        drop(engine);
-        // Everything was handed over, and the channels have room for every event.
-        worker.run();
         let answer = |mut stream: Events| {
             let mut tokens = Vec::new();
             while let Some(event) = stream.blocking_recv() {
@@ -134,7 +117,46 @@ impl Checkpoint {
             }
             tokens
         };
-        streams.into_iter().map(answer).collect()
+        self.streams(prompts.iter().map(job).collect(), batch, KvDType::default())
+            .into_iter()
+            .map(answer)
+            .collect()
+    }
+
+    /// The states of each text's last token, when the engine gets all of them at once.
+    pub(crate) fn states(self, texts: &[Text], batch: Batch) -> Vec<Box<[f32]>> {
+        let job = |text: &Text| Job::embedding(text.tokens.clone(), Pooling::Last);
+        let state = |mut stream: Events| loop {
+            match stream.blocking_recv().unwrap() {
+                Event::Embedded(state) => break state,
+                event => assert!(matches!(event, Event::Admitted { .. } | Event::Queued { .. }), "{event:?}"),
+            }
+        };
+        self.streams(texts.iter().map(job).collect(), batch, KvDType::F32).into_iter().map(state).collect()
+    }
+
+    /// What comes of some jobs.
+    fn streams(self, jobs: Vec<Job>, batch: Batch, kv_dtype: KvDType) -> Vec<Events> {
+        let Batch { sequences, step_tokens } = batch;
+        let model = self.load(Isa::detect(), step_tokens as usize, sequences as usize);
+        let blocks = (sequences * BLOCKS) as usize;
+        let cache = Cache::new(model.cache_spec(), kv_dtype, blocks).unwrap();
+        let queue = u32::try_from(jobs.len()).unwrap();
+        let limits = EngineLimits {
+            context: CONTEXT,
+            sequences,
+            step_tokens,
+            queue,
+            queue_tokens: u32::MAX,
+            vocabulary: u32::MAX,
+        };
+        let (worker, engine) = Worker::new(model, cache, limits);
+        let place = || engine.reserve(Tenant::default()).unwrap();
+        let streams = jobs.into_iter().map(|job| engine.submit(place(), job).unwrap()).collect();
+        drop(engine);
+        // Everything was handed over, and the channels have room for every event.
+        worker.run();
+        streams
     }
 }
 

@@ -13,6 +13,7 @@ use crate::engine::Event;
 use crate::engine::constraint::Constraint;
 use crate::engine::handle::{Cancelled, Stamped, Waits};
 use crate::engine::observe::Times;
+use crate::engine::pool::Pool;
 use crate::engine::sampler::Sampling;
 use crate::engine::sequence::SequenceId;
 
@@ -28,6 +29,8 @@ pub(super) struct Request {
     pub(super) most_generated: u32,
     pub(super) logprobs: Option<u32>,
     pub(super) prompt_logprobs: Option<u32>,
+    /// The prompt's vector as far as it is read, where that is what is wanted.
+    pub(super) pool: Option<Pool>,
     pub(super) events: mpsc::Sender<Stamped>,
     pub(super) cancelled: Cancelled,
     /// Dropped when it is admitted.

@@ -35,6 +35,8 @@ pub(super) enum Said {
     Prompt(Box<Logprobs>),
     /// The token that comes next.
     Chosen(u32, Option<Box<Logprobs>>),
+    /// The state of a token of a prompt whose vector is wanted, and whether it is the last.
+    State(Box<[f32]>, bool),
     /// Nothing, for nobody listens any more.
     Nothing,
 }

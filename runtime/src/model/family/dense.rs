@@ -233,6 +233,10 @@ impl Model for Dense {
         }
         Ok(views.logits)
     }
+
+    fn states(&self, rows: usize) -> candle_core::Result<Tensor> {
+        Ok(self.buffers.views(0, rows)?.selected_normed)
+    }
 }
 
 impl Layer {
