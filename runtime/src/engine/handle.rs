@@ -222,9 +222,8 @@ impl EngineHandle {
                 return self.hand_over(job, Waits { _place: place, _tokens: tokens });
             }
             // There is room when the worker has taken somebody in, or when somebody who read a body goes.
-            match tokio::time::timeout(LOOK_AGAIN, load.changed()).await {
-                Ok(Err(_)) => return Err(Refused::Ended),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, load.changed()).await {
+                return Err(Refused::Ended);
             }
         }
     }
