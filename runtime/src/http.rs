@@ -73,7 +73,7 @@ pub struct App {
     intake: Intake,
     encoders: Semaphore,
     /// Numbers of vectors that may still be made at once.
-    vectors: Semaphore,
+    vectors: Arc<Semaphore>,
     /// Requests that have been read and are not answered to the end.
     in_flight: watch::Sender<usize>,
     /// Whether new requests are taken.
@@ -137,7 +137,7 @@ impl App {
             longest,
             intake: Intake::new(),
             encoders: Semaphore::new(ENCODERS),
-            vectors: Semaphore::new(openai::embeddings::ALL_NUMBERS),
+            vectors: Arc::new(Semaphore::new(openai::embeddings::ALL_NUMBERS)),
             in_flight: watch::Sender::new(0),
             admits: watch::Sender::new(true),
         })

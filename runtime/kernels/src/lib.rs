@@ -56,7 +56,8 @@ impl Kernels {
     /// Kernels of `isa` on `threads` threads, the caller's among them.
     #[must_use]
     pub fn new(isa: Isa, threads: usize) -> Self {
-        let partials = Mutex::new(vec![0.0; attention::SCRATCH]);
+        // Zeros would come with their first use only; what is written is there from the start.
+        let partials = Mutex::new(vec![1.0; attention::SCRATCH]);
         Self { isa, pool: ThreadPool::new(threads), activations: Mutex::new(Vec::new()), partials }
     }
 

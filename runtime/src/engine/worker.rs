@@ -16,7 +16,7 @@ use super::handle::Arrival;
 use super::observe::{Observer, RequestSeen, StepSeen};
 use super::pool::Pool;
 use super::rate::{Recently, prompt_tokens_beside};
-use super::sampler::Scratch;
+use super::sampler::{Corrupted, Scratch};
 use super::scheduler::{Admitted, Scheduler, Step, StepLimits};
 use super::sequence::{Sequence, SequenceId};
 use super::{EngineHandle, EngineLimits, Event, Failure, FinishReason, Job, Load};
@@ -293,7 +293,9 @@ impl Worker {
             for (row, ((id, position), said)) in step.rows.iter().zip(said).enumerate() {
                 if let Some(sequence) = self.scheduler.running(*id).filter(|_| pools(*id)) {
                     let last = *position == sequence.n_tokens();
-                    *said = Ok(Said::State(numbers[row * width..][..width].into(), last));
+                    let state = &numbers[row * width..][..width];
+                    let sound = state.iter().all(|number| number.is_finite());
+                    *said = if sound { Ok(Said::State(state.into(), last)) } else { Err(Corrupted.into()) };
                 }
             }
         })?;

@@ -42,6 +42,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("unavailable"), message)
     }
 
+    /// Nothing is free for it now.
+    pub(super) fn busy(message: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
+    }
+
     /// Not here any more.
     pub(super) fn draining() -> Self {
         Self::unavailable("this replica is draining; send the request again")

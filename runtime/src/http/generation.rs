@@ -264,7 +264,7 @@ impl Generation {
 }
 
 /// What of a failure the client is told: not what concerns our side alone, which the log has.
-fn told(failure: &Failure) -> String {
+pub(super) fn told(failure: &Failure) -> String {
     match failure {
         Failure::Step(_) => UNCOMPUTED.to_owned(),
         Failure::NoRoom | Failure::Corrupted(_) | Failure::Constraint(_) => failure.to_string(),

@@ -6,19 +6,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::answer::{Asked, add_ignored};
 use super::super::client::Client;
 use super::super::error::ApiError;
-use super::super::generation::encode;
+use super::super::generation::{encode, told};
 use super::super::{App, InFlight};
 use crate::embeds::unit;
 use crate::engine::sequence::Class;
@@ -33,16 +35,8 @@ const AT_A_TIME: usize = 8;
 const MAX_TOKENS: usize = 300_000;
 /// Most numbers of all vectors of a request.
 const MAX_NUMBERS: usize = 1 << 20;
-/// Most numbers of all vectors that are being made; other requests wait.
+/// Most numbers of all vectors that are being made or taken; other requests are refused.
 pub(in super::super) const ALL_NUMBERS: usize = 2 * MAX_NUMBERS;
-
-#[derive(Serialize)]
-struct List<'a> {
-    object: &'static str,
-    data: Vec<Item>,
-    model: &'a str,
-    usage: Usage,
-}
 
 #[derive(Serialize)]
 struct Item {
@@ -58,19 +52,12 @@ enum Written {
     Base64(String),
 }
 
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: usize,
-    total_tokens: usize,
-}
-
 /// What the texts of a request have in common.
 struct Common<'a> {
     app: &'a Arc<App>,
     class: Class,
     arrived: Instant,
     width: usize,
-    encoding: Encoding,
 }
 
 /// `POST /v1/embeddings`.
@@ -95,7 +82,7 @@ async fn vectors(
     request: ToVectors,
     arrived: Instant,
 ) -> Result<Response, ApiError> {
-    let _in_flight = InFlight::new(app);
+    let in_flight = InFlight::new(app);
     let embeds = &app.serving()?.embeds;
     let wide = embeds.width as usize;
     let width = request.dimensions.map_or(Ok(wide), |asked| {
@@ -110,21 +97,49 @@ async fn vectors(
             "{INPUT} has {n} entries; at {width} numbers each there may be at most {most}"
         )));
     }
-    let prompts = encoded(app, request.inputs, request.special).await?;
-    let prompt_tokens = prompts.iter().map(Vec::len).sum();
+    // Nobody waits here: who waits keeps a place in the queue, and those who have numbers need places too.
     let numbers = u32::try_from(n * width).unwrap_or(u32::MAX);
-    let held = app.vectors.acquire_many(numbers).await;
-    let _held = held.map_err(|_| ApiError::internal("the server is ending"))?;
+    let held = app.vectors.clone().try_acquire_many_owned(numbers);
+    let held =
+        held.map_err(|_| ApiError::busy("others are being given as many vectors as there is room for"))?;
+    let prompts = encoded(app, request.inputs, request.special).await?;
+    let prompt_tokens: usize = prompts.iter().map(Vec::len).sum();
     let class = client.class(request.priority, &request.cache_salt);
-    let common = Common { app, class, arrived, width, encoding: request.encoding };
+    let common = Common { app, class, arrived, width };
     let places = std::iter::once(Some(place)).chain(std::iter::repeat_with(|| None));
-    let each = prompts.into_iter().zip(places).enumerate();
-    let data = stream::iter(each.map(|(index, (prompt, place))| one(&common, index, prompt, place)));
-    let data = data.buffered(AT_A_TIME).try_collect().await?;
-    let usage = Usage { prompt_tokens, total_tokens: prompt_tokens };
-    let mut response = Json(List { object: "list", data, model: &request.model, usage }).into_response();
+    let each = prompts.into_iter().zip(places);
+    let vectors = stream::iter(each.map(|(prompt, place)| one(&common, prompt, place)));
+    let vectors = vectors.buffered(AT_A_TIME).try_collect().await?;
+    let usage = json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens });
+    let end = format!(r#"],"model":{},"usage":{usage}}}"#, json!(request.model));
+    let body = written(vectors, request.encoding, end, (held, in_flight));
+    let mut response = ([(CONTENT_TYPE, "application/json")], body).into_response();
     add_ignored(response.headers_mut(), &request.ignored.join(", "));
     Ok(response)
+}
+
+/// The answer, a vector at a time: written out it is several times as large, and its client may take it slowly.
+fn written(
+    vectors: Vec<Vec<f32>>,
+    encoding: Encoding,
+    end: String,
+    held: (OwnedSemaphorePermit, InFlight),
+) -> Body {
+    let items = vectors.into_iter().enumerate().map(move |(index, vector)| {
+        // What is held is given back with the last of them.
+        let _held = &held;
+        let embedding = match encoding {
+            Encoding::Float => Written::Float(vector),
+            Encoding::Base64 => {
+                let bytes: Vec<u8> = vector.into_iter().flat_map(f32::to_le_bytes).collect();
+                Written::Base64(STANDARD.encode(bytes))
+            }
+        };
+        let item = serde_json::to_string(&Item { object: "embedding", index, embedding })?;
+        Ok::<_, serde_json::Error>(format!("{}{item}", if index == 0 { "" } else { "," }))
+    });
+    let begin = r#"{"object":"list","data":["#.to_owned();
+    Body::from_stream(stream::iter(std::iter::once(Ok(begin)).chain(items).chain(std::iter::once(Ok(end)))))
 }
 
 /// The tokens of all texts: nothing is computed of a request that cannot be answered to the end.
@@ -158,13 +173,8 @@ fn too_many(message: String) -> ApiError {
 }
 
 /// The vector of one text. The first has a place; others wait for one.
-async fn one(
-    common: &Common<'_>,
-    index: usize,
-    prompt: Vec<u32>,
-    place: Option<Place>,
-) -> Result<Item, ApiError> {
-    let Common { app, class, arrived, width, encoding } = common;
+async fn one(common: &Common<'_>, prompt: Vec<u32>, place: Option<Place>) -> Result<Vec<f32>, ApiError> {
+    let Common { app, class, arrived, width } = common;
     let serving = app.serving()?;
     let n_prompt = prompt.len();
     let job = Job {
@@ -176,7 +186,8 @@ async fn one(
         Some(place) => serving.engine.submit(place, job)?,
         None => serving.engine.submit_next(job).await?,
     };
-    let mut measure = RequestGuard::new(app.metrics.clone(), *arrived, n_prompt, 1);
+    // Each is measured from when it was handed over: those before it are requests of their own.
+    let mut measure = RequestGuard::new(app.metrics.clone(), Instant::now(), n_prompt, 1);
     loop {
         match events.recv().await {
             Some(Event::Admitted { cached }) => measure.admitted(cached),
@@ -184,23 +195,17 @@ async fn one(
                 measure.read();
                 let Some(vector) = unit(&state, *width) else { break };
                 measure.finished(FinishReason::Stop, Instant::now());
-                return Ok(Item { object: "embedding", index, embedding: written(vector, *encoding) });
+                return Ok(vector);
             }
             Some(Event::Finished { reason: FinishReason::Deadline, .. }) => return Err(ApiError::too_long()),
-            Some(Event::Failed(_) | Event::Finished { .. }) | None => break,
+            Some(Event::Failed(failure)) => {
+                measure.failed();
+                return Err(ApiError::internal(&told(&failure)));
+            }
+            Some(Event::Finished { .. }) | None => break,
             Some(Event::Queued { .. } | Event::Prompt(_) | Event::Token { .. }) => {}
         }
     }
     measure.failed();
     Err(ApiError::internal("the vector could not be computed"))
-}
-
-fn written(vector: Vec<f32>, encoding: Encoding) -> Written {
-    match encoding {
-        Encoding::Float => Written::Float(vector),
-        Encoding::Base64 => {
-            let bytes: Vec<u8> = vector.into_iter().flat_map(f32::to_le_bytes).collect();
-            Written::Base64(STANDARD.encode(bytes))
-        }
-    }
 }

@@ -64,6 +64,19 @@ async fn many_texts_need_no_more_places_than_one_and_come_in_order() {
 }
 
 #[tokio::test]
+async fn who_finds_no_room_for_vectors_is_refused_and_room_comes_back() {
+    let state = ready(Rule::Hash);
+    let room = state.vectors.available_permits();
+    let all = state.vectors.clone().try_acquire_many_owned(u32::try_from(room).unwrap()).unwrap();
+    let (status, said) = ask(&state, &json!({})).await;
+    assert_eq!((status, &said["error"]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("queue_full")));
+    assert_eq!(state.serving().unwrap().engine.load().waiting, 0, "no place is kept");
+    drop(all);
+    assert_eq!(ask(&state, &json!({ "input": ["a", "b"] })).await.0, StatusCode::OK);
+    assert_eq!(state.vectors.available_permits(), room);
+}
+
+#[tokio::test]
 async fn what_cannot_be_embedded_is_refused_by_name() {
     let state = ready(Rule::Hash);
     let long = "a".repeat(CONTEXT as usize + 1);
