@@ -186,7 +186,11 @@ async fn bring_further(observed: &Observed, keep: &Keep, context: &Context) -> R
     let applied = context.applier.apply(desired).await?;
     let status = status::status(observed, keep, &applied, Timestamp::now());
     let old = model.status.as_ref();
-    context.applier.patch_status(model, old, &status).await?;
+    let discards = applied.refusal().is_none() && !keep.discard.is_empty();
+    // What jobs said is written down before they go. Trouble that is told stays until they have gone: taken back before
+    // that, it would come and go with every try, and each such change would call for the next one at once.
+    let first = if discards { status::still_troubled(status.clone(), model) } else { status.clone() };
+    context.applier.patch_status(model, old, &first).await?;
     let before = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let stalled = |type_: &str, holds: &str| type_ == STALLED && holds == ConditionStatus::True.name();
     let is_stalled = status.conditions.iter().any(|c| stalled(&c.type_, &c.status));
@@ -200,5 +204,6 @@ async fn bring_further(observed: &Observed, keep: &Keep, context: &Context) -> R
     for job in &keep.discard {
         context.applier.delete(job.as_ref()).await?;
     }
+    context.applier.patch_status(model, Some(&first), &status).await?;
     Ok(keep.next)
 }

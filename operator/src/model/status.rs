@@ -10,7 +10,7 @@ use super::observe::Observed;
 use super::plan::Keep;
 use super::reason::{Cause, Mood, Reason};
 use crate::api::LlmModel;
-use crate::api::condition::{ConditionStatus, Finding, conditions, overruled};
+use crate::api::condition::{ConditionStatus, Finding, conditions, find, overruled};
 use crate::api::model::LlmModelStatus;
 use crate::apply::{Applied, RefusalReason};
 
@@ -67,6 +67,19 @@ pub fn troubled(model: &LlmModel, words: String, now: Timestamp) -> LlmModelStat
     let old = status.conditions.clone();
     let generation = model.metadata.generation.unwrap_or_default();
     status.conditions = overruled(status.conditions, &old, trouble, (generation, now));
+    status
+}
+
+/// This status, but for the trouble that the model's present one tells of.
+#[must_use]
+pub fn still_troubled(mut status: LlmModelStatus, model: &LlmModel) -> LlmModelStatus {
+    let old = model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let trouble = find(old, RECONCILING).filter(|told| told.reason == Reason::ApiServerError.name());
+    if let Some(told) = trouble {
+        status.conditions.retain(|condition| condition.type_ != RECONCILING);
+        status.conditions.push(told.clone());
+        status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    }
     status
 }
 

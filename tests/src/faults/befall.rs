@@ -38,7 +38,7 @@ const AT_ONCE: u64 = 100;
 /// How long the last answers may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Steps with much to write; the others go undisturbed where time is short.
-const BUSY: [Step; 5] = [Step::Create, Step::Load, Step::ScaleUp, Step::Change, Step::Delete];
+const BUSY: [Step; 6] = [Step::Create, Step::Fetch, Step::Load, Step::ScaleUp, Step::Change, Step::Delete];
 
 /// A rule made of three functions.
 #[derive(Clone, Copy)]
